@@ -1,0 +1,42 @@
+# Two commands: `make demo` and `make test`. Both set up what they need in .venv, from the pinned files in envs/.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKS := envs/core.lock envs/train.lock envs/dev.lock
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export PYTHONPATH := $(CURDIR)/src
+export OMP_NUM_THREADS := 1
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: demo test test-dag test-all check lock clean help
+
+help:
+	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
+
+$(VENV)/.complete: $(LOCKS) envs/setup.sh
+	bash envs/setup.sh $(PYTHON) $(VENV) $(LOCKS)
+	@touch $@
+
+demo: $(VENV)/.complete  ## the whole method on the micro-world: tables in results/micro/tables
+	@bash envs/demo.sh
+
+test: $(VENV)/.complete check  ## checks, unit tests, and the whole workflow on a tiny micro-world
+	$(BIN)/python -m pytest -m "not slow and not slurm and not vllm and not gpu"
+
+test-all: $(VENV)/.complete  ## every test that this machine can run
+	$(BIN)/python -m pytest -m ""
+
+check: $(VENV)/.complete  ## formatting, lint, and that both profiles plan
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+	$(BIN)/snakefmt --check Snakefile rules
+	$(BIN)/snakemake --lint --quiet
+
+lock: $(VENV)/.complete  ## resolve envs/*.in anew into envs/*.lock
+	cd envs && for name in core train dev; do $(CURDIR)/$(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
+	  --no-emit-trusted-host --no-header --annotation-style=line --output-file=$$name.lock $$name.in; done
+	sed -i 's/+cpu / /' envs/*.lock  # a platform's own build of the same version will do
+
+clean:  ## remove results and caches of the demo; .venv stays
+	rm -rf results/micro .snakemake

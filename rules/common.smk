@@ -1,0 +1,36 @@
+# The checked config, the words that wildcards may take, and the stage that writes the config down.
+import os
+import sys
+from pathlib import Path
+
+SRC = str(Path(workflow.basedir) / "src")
+sys.path.insert(0, SRC)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SRC, os.environ.get("PYTHONPATH")]))
+
+from score.errors import ScoreError
+from score.workflow import Plan, pattern
+
+try:
+    PLAN = Plan(config)
+except ScoreError as error:
+    raise WorkflowError(str(error)) from None
+
+
+wildcard_constraints:
+    experiment=pattern([PLAN.config.experiment]),
+    agent=pattern(PLAN.agents()),
+    seed=pattern(map(str, PLAN.config.seeds)),
+    benchmark=pattern(map(str, PLAN.all_benchmarks())),
+    part="cold_start|mentored",
+    n="[123]",
+
+
+rule config:
+    output:
+        config="results/{experiment}/config.resolved.yaml",
+        agents="results/{experiment}/agents.json",
+    params:
+        config=PLAN.resolved(),
+        agents=PLAN.agents_json(),
+    shell:
+        "printf '%s\n' {params.config:q} > {output.config} && printf '%s\n' {params.agents:q} > {output.agents}"

@@ -1,0 +1,26 @@
+# First-error correction: the cold-started student acts, the teacher corrects its earliest error.
+
+
+rule correct:
+    input:
+        config=ancient("results/{experiment}/config.resolved.yaml"),
+        tasks=PLAN.seed_tasks(),
+        splits="results/{experiment}/data/splits.json",
+        model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
+    output:
+        trajectories="results/{experiment}/correct/{agent}-s{seed}/trajectories.jsonl",
+        sft="results/{experiment}/correct/{agent}-s{seed}/sft.jsonl",
+        rl="results/{experiment}/correct/{agent}-s{seed}/rl.jsonl",
+        hard="results/{experiment}/correct/{agent}-s{seed}/hard.jsonl",
+        provenance="results/{experiment}/correct/{agent}-s{seed}/provenance.json",
+    log:
+        "results/{experiment}/logs/correct/{agent}-s{seed}.log",
+    params:
+        fingerprint=lambda wildcards: PLAN.stage("correct", wildcards.agent),
+    resources:
+        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent), PLAN.config.roles.teacher),
+    shell:
+        "python -m score.correct --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
+        "--root results/{wildcards.experiment} --tasks {input.tasks} --splits {input.splits} "
+        "--work results/{wildcards.experiment}/work/correct/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
+        "--out-dir results/{wildcards.experiment}/correct/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"

@@ -1,0 +1,99 @@
+# Questions: benchmarks, training seeds, and the split between the cold start and mentored problem solving.
+# The micro-world makes its own; everything else is fetched from the pinned public commit or a mirror of it.
+
+
+if PLAN.micro:
+
+    rule benchmark:
+        output:
+            "results/{experiment}/data/{benchmark}.jsonl",
+        log:
+            "results/{experiment}/logs/data/{benchmark}.log",
+        params:
+            split=PLAN.config.data.split,
+            n=PLAN.config.data.per_benchmark or 40,
+        shell:
+            "python -m score.micro.tasks --split {params.split} --per-benchmark {params.n} --benchmark {wildcards.benchmark} "
+            "--out {output} > {log} 2>&1"
+
+    rule seeds:
+        output:
+            "results/{experiment}/data/seeds/micro.jsonl",
+        log:
+            "results/{experiment}/logs/data/seeds.log",
+        params:
+            n=PLAN.config.data.pool_per_benchmark,
+        shell:
+            "python -m score.micro.tasks --split train --per-benchmark {params.n} --out {output} > {log} 2>&1"
+
+else:
+
+    rule fetch:
+        output:
+            "results/{experiment}/data/raw/{path}",
+        log:
+            "results/{experiment}/logs/fetch/{path}.log",
+        params:
+            source=f"--source {PLAN.config.data.source}" if PLAN.config.data.source else "",
+        retries: 2
+        shell:
+            "python -m score.data.fetch {params.source} --path {wildcards.path} --out {output} > {log} 2>&1"
+
+    rule benchmark:
+        input:
+            PLAN.benchmark_files,
+        output:
+            "results/{experiment}/data/{benchmark}.jsonl",
+        log:
+            "results/{experiment}/logs/data/{benchmark}.log",
+        params:
+            limit=lambda wildcards: PLAN.limit_option(wildcards.benchmark),
+        shell:
+            "python -m score.data.benchmark --name {wildcards.benchmark} --raw {input} {params.limit} --out {output} "
+            "> {log} 2>&1"
+
+    use rule benchmark as all_questions with:
+        output:
+            "results/{experiment}/data/all/{benchmark}.jsonl",
+        log:
+            "results/{experiment}/logs/data/{benchmark}.all.log",
+        params:
+            limit="",
+
+    rule seeds:
+        input:
+            PLAN.seed_file,
+        output:
+            "results/{experiment}/data/seeds/{name}.jsonl",
+        log:
+            "results/{experiment}/logs/data/{name}.log",
+        shell:
+            "python -m score.data.seeds --raw {input} --out {output} > {log} 2>&1"
+
+
+rule smollm2:
+    output:
+        directory("models/smollm2-135m-instruct"),
+    log:
+        "logs/smollm2.log",
+    shell:
+        "python -m score.models.smollm2 --out {output} > {log} 2>&1"
+
+
+rule splits:
+    input:
+        seeds=PLAN.seed_tasks(),
+        benchmarks=PLAN.benchmark_tasks(),
+    output:
+        splits="results/{experiment}/data/splits.json",
+        contamination="results/{experiment}/data/contamination.json",
+        report="results/{experiment}/data/contamination.md",
+    log:
+        "results/{experiment}/logs/data/splits.log",
+    params:
+        share=PLAN.config.data.cold_start_share,
+        seed=PLAN.config.data.split_seed,
+    shell:
+        "python -m score.data.splits --seeds {input.seeds} --benchmarks {input.benchmarks} --share {params.share} "
+        "--seed {params.seed} --out {output.splits} --contamination {output.contamination} --report {output.report} "
+        "> {log} 2>&1"

@@ -1,0 +1,70 @@
+# Evaluation: one job per agent and seed attempts all benchmarks of a table; judging and scoring are stages of their own.
+
+
+rule evaluate:
+    input:
+        config=ancient("results/{experiment}/config.resolved.yaml"),
+        tasks=expand("results/{{experiment}}/data/{name}.jsonl", name=PLAN.main),
+        model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
+    output:
+        predictions=expand("results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl", name=PLAN.main),
+        provenance="results/{experiment}/eval/{agent}/{seed}/provenance.main.json",
+    log:
+        "results/{experiment}/logs/eval/{agent}-s{seed}.main.log",
+    params:
+        fingerprint=lambda wildcards: PLAN.stage("evaluate", wildcards.agent),
+    resources:
+        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+    shell:
+        "python -m score.evaluate --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
+        "--root results/{wildcards.experiment} --tasks {input.tasks} --provenance {output.provenance} "
+        "--work results/{wildcards.experiment}/work/eval/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint}/main "
+        "--out-dir results/{wildcards.experiment}/eval/{wildcards.agent}/{wildcards.seed} 2>&1 | tee {log} >&2"
+
+
+use rule evaluate as evaluate_deep with:
+    input:
+        config=ancient("results/{experiment}/config.resolved.yaml"),
+        tasks=expand("results/{{experiment}}/data/{name}.jsonl", name=PLAN.deep),
+        model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
+    output:
+        predictions=expand("results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl", name=PLAN.deep),
+        provenance="results/{experiment}/eval/{agent}/{seed}/provenance.deep.json",
+    log:
+        "results/{experiment}/logs/eval/{agent}-s{seed}.deep.log",
+
+
+rule judge:
+    input:
+        config=ancient("results/{experiment}/config.resolved.yaml"),
+        tasks="results/{experiment}/data/{benchmark}.jsonl",
+        predictions=lambda wildcards: PLAN.predictions(wildcards.benchmark),
+    output:
+        "results/{experiment}/verdicts/{benchmark}.jsonl",
+    log:
+        "results/{experiment}/logs/judge/{benchmark}.log",
+    params:
+        judge=PLAN.config.roles.evaluation_judge,
+    resources:
+        gpu=PLAN.gpus(PLAN.config.roles.evaluation_judge),
+    shell:
+        "python -m score.judge --config {input.config} --benchmark {wildcards.benchmark} --tasks {input.tasks} "
+        "--predictions {input.predictions} --work results/{wildcards.experiment}/work/judge/{params.judge} --out {output} "
+        "2>&1 | tee {log} >&2"
+
+
+rule score:
+    input:
+        tasks="results/{experiment}/data/{benchmark}.jsonl",
+        predictions="results/{experiment}/eval/{agent}/{seed}/{benchmark}.jsonl",
+        verdicts=lambda wildcards: PLAN.verdicts(wildcards.benchmark),
+    output:
+        "results/{experiment}/eval/{agent}/{seed}/{benchmark}.score.json",
+    log:
+        "results/{experiment}/logs/score/{agent}-s{seed}.{benchmark}.log",
+    params:
+        code=PLAN.code("score"),
+        verdicts=lambda wildcards, input: f"--verdicts {input.verdicts}" if input.verdicts else "",
+    shell:
+        "python -m score.evaluate.score --predictions {input.predictions} --tasks {input.tasks} {params.verdicts} "
+        "--benchmark {wildcards.benchmark} --agent {wildcards.agent} --seed {wildcards.seed} --out {output} > {log} 2>&1"

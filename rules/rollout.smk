@@ -1,0 +1,44 @@
+# The teacher's demonstrations: its own rollouts, or published ones.
+
+
+if PLAN.config.data.demonstrations.source == "rollout":
+
+    rule rollout:
+        input:
+            config=ancient("results/{experiment}/config.resolved.yaml"),
+            tasks=PLAN.seed_tasks(),
+            splits="results/{experiment}/data/splits.json",
+            model=lambda wildcards: PLAN.model_of(wildcards.agent, "0"),
+        output:
+            trajectories="results/{experiment}/rollout/{agent}/{part}.jsonl",
+            provenance="results/{experiment}/rollout/{agent}/{part}.provenance.json",
+        log:
+            "results/{experiment}/logs/rollout/{agent}/{part}.log",
+        params:
+            fingerprint=lambda wildcards: PLAN.stage("rollout", wildcards.agent),
+        resources:
+            gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+        shell:
+            "python -m score.rollout --config {input.config} --agent {wildcards.agent} --root results/{wildcards.experiment} "
+            "--work results/{wildcards.experiment}/work/rollout/{wildcards.agent}-{params.fingerprint} --tasks {input.tasks} "
+            "--splits {input.splits} --part {wildcards.part} --out {output.trajectories} --provenance {output.provenance} "
+            "2>&1 | tee {log} >&2"
+
+else:
+
+    rule demonstrations:
+        input:
+            raw=f"{PLAN.root}/data/raw/{PLAN.config.data.demonstrations.path}",
+            model=lambda wildcards: PLAN.student_folder(),
+            benchmarks=PLAN.benchmark_tasks(),
+        output:
+            "results/{experiment}/rollout/{agent}/{part}.jsonl",
+        log:
+            "results/{experiment}/logs/rollout/{agent}/{part}.log",
+        params:
+            tokenizer=lambda wildcards: PLAN.student_folder()[0],
+            limit=PLAN.config.data.demonstrations.max_tokens or 10**12,
+            seed=PLAN.config.data.split_seed,
+        shell:
+            "python -m score.data.demonstrations --raw {input.raw} --tokenizer {params.tokenizer} --max-tokens {params.limit} "
+            "--seed {params.seed} --exclude {input.benchmarks} --out {output} 2>&1 | tee {log} >&2"

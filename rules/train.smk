@@ -1,0 +1,49 @@
+# Training runs: supervised fine-tuning, and reinforcement learning from the verified prefix.
+
+
+rule sft:
+    input:
+        config=ancient("results/{experiment}/config.resolved.yaml"),
+        data=lambda wildcards: PLAN.sft_data(wildcards.agent, wildcards.seed),
+        start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
+    output:
+        model=directory("results/{experiment}/train/{agent}-s{seed}/model"),
+        log="results/{experiment}/train/{agent}-s{seed}/log.csv",
+        provenance="results/{experiment}/train/{agent}-s{seed}/provenance.json",
+    log:
+        "results/{experiment}/logs/train/{agent}-s{seed}.log",
+    wildcard_constraints:
+        agent=pattern(PLAN.agents("sft")),
+    params:
+        fingerprint=lambda wildcards: PLAN.stage("sft", wildcards.agent),
+    resources:
+        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+    shell:
+        "python -m score.train.sft --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
+        "--root results/{wildcards.experiment} --data {input.data} "
+        "--work results/{wildcards.experiment}/work/train/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
+        "--out results/{wildcards.experiment}/train/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"
+
+
+rule grpo:
+    input:
+        config=ancient("results/{experiment}/config.resolved.yaml"),
+        data=lambda wildcards: f"{PLAN.corrections(wildcards.agent, wildcards.seed)}/rl.jsonl",
+        start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
+    output:
+        model=directory("results/{experiment}/train/{agent}-s{seed}/model"),
+        log="results/{experiment}/train/{agent}-s{seed}/log.csv",
+        provenance="results/{experiment}/train/{agent}-s{seed}/provenance.json",
+    log:
+        "results/{experiment}/logs/train/{agent}-s{seed}.log",
+    wildcard_constraints:
+        agent=pattern(PLAN.agents("grpo")),
+    params:
+        fingerprint=lambda wildcards: PLAN.stage("grpo", wildcards.agent),
+    resources:
+        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent), PLAN.config.roles.reward_judge),
+    shell:
+        "python -m score.train.grpo --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
+        "--root results/{wildcards.experiment} --data {input.data} "
+        "--work results/{wildcards.experiment}/work/train/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
+        "--out results/{wildcards.experiment}/train/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"

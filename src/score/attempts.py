@@ -1,0 +1,129 @@
+"""An agent attempts tasks: the one loop behind rollouts, evaluation and the student's part of correction.
+
+Finished attempts are kept in a work file by content key; a killed job continues with what is missing. Attempts that met an
+infrastructure failure are tried again by the next run, and stay in the result under that name if it persists.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from score import prompts, search
+from score.agent.drivers import run_episodes
+from score.agent.episode import Episode, Forced
+from score.config import lineage
+from score.config.schema import Config, Sampling
+from score.engine import open_engine, resolve_path
+from score.engine.base import Engine
+from score.errors import ScoreError
+from score.jsonl import ResumableRows
+from score.progress import Progress
+from score.provenance import model_digest
+from score.records import StopReason, Task, Trajectory, content_key, derive_seed
+from score.sandbox.base import Limits, SandboxPool, Tools
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """What is to be attempted: a task from its start or from given turns, and a number that tells attempts apart."""
+
+    task: Task
+    forced: tuple[Forced, ...] = ()
+    number: int = 0
+
+
+@dataclass(frozen=True)
+class Acting:
+    """An agent ready to act: its engine, sandbox and tools, and the identity that enters keys and seeds."""
+
+    config: Config
+    agent: str
+    seed: int
+    digest: str
+    engine: Engine
+    pool: SandboxPool
+    tools: Tools
+    system: str | None = None
+    identity: dict = field(default_factory=dict)
+
+    def run(
+        self, attempts: Sequence[Attempt], sampling: Sampling, rows: ResumableRows, label: str, plan: Sampling | None = None
+    ) -> list[Trajectory]:
+        """One trajectory per attempt, in order; finished ones are read from `rows`, new ones appended to it."""
+        keys = [self._key(attempt, sampling, plan) for attempt in attempts]
+        finished = {key: row for key in keys if (row := rows.done.get(key)) and row["stop"] != StopReason.INFRASTRUCTURE_ERROR}
+        progress = Progress(label, len(attempts), done=len(finished))
+        episodes = {}
+        for key, attempt in zip(keys, attempts, strict=True):
+            if key not in finished:
+                seed = derive_seed(self.seed, attempt.task.id, attempt.number)
+                episode = Episode(
+                    attempt.task, self.config.protocol, seed=seed, forced=attempt.forced, system=self.system
+                )
+                episodes[episode] = key
+
+        def keep(episode: Episode) -> None:
+            row = episode.trajectory(agent=self.agent, run_seed=self.seed, model=self.digest).to_json()
+            rows.append(episodes[episode], row)
+            finished[episodes[episode]] = row
+            progress.tick()
+
+        run_episodes(episodes, self.engine, sampling, self.pool, self.tools, keep, plan_sampling=plan)
+        return [Trajectory.from_json({k: v for k, v in finished[key].items() if k != "key"}) for key in keys]
+
+    def _key(self, attempt: Attempt, sampling: Sampling, plan: Sampling | None) -> str:
+        forced = [(turn.message.content, turn.observation) for turn in attempt.forced]
+        samplings = [sampling.model_dump(), plan and plan.model_dump()]
+        task = [attempt.task.id, attempt.task.question]
+        return content_key(task, forced, attempt.number, samplings, self.seed, self.digest, self.system, self.identity)
+
+
+@contextlib.contextmanager
+def acting(config: Config, agent: str, seed: int, root: Path, log: Path) -> Iterator[Acting]:
+    """Opens an agent for the time of a `with` block.
+
+    Args:
+        root: the experiment's results folder; a trained agent's model is in `train/<run>/model` below it.
+        log: output of a server that this starts.
+    """
+    from score.sandbox.zygote import ZygotePool
+
+    entry = lineage.agent(config, agent)
+    model = config.models[lineage.base_model(config, agent)]
+    path = None if entry.method == "prompt" else str(trained_model(root, agent, seed))
+    digest = model_digest(path or resolve_path(model.path or model.engine), model.revision)
+    box = config.sandbox
+    limits = Limits(timeout_s=box.timeout_s, memory_mb=box.memory_mb, output_chars=box.output_chars)
+    identity = {k: v.model_dump(mode="json") for k, v in {"protocol": config.protocol, "search": config.search}.items()}
+    with (
+        open_engine(model, log, path=path) as engine,
+        ZygotePool(limits, require=tuple(box.require)) as pool,
+    ):
+        yield Acting(
+            config, agent, seed, digest, engine, pool, tools(config),
+            system=prompts.load("agent").system if entry.instructed else None, identity=identity,
+        )  # fmt: skip
+
+
+def trained_model(root: Path, agent: str, seed: int) -> Path:
+    """The model folder of a training run. Raises `ScoreError` if it is not there."""
+    folder = root / "train" / lineage.run(agent, seed) / "model"
+    if not folder.is_dir():
+        raise ScoreError(f"{folder}: no trained model of {agent!r} with seed {seed}; build it first")
+    return folder
+
+
+def tools(config: Config) -> Tools:
+    """The functions that model code may call besides final_answer_print."""
+    settings = config.search
+    options = {"path": settings.corpus} if settings.backend == "bm25" else {}
+    return {"web_search": search.tool(search.open_backend(settings.backend, **options), settings.k)}
+
+
+def work_rows(folder: Path, name: str) -> ResumableRows:
+    """The work file of one job."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return ResumableRows(folder / f"{name}.jsonl")

@@ -1,0 +1,38 @@
+"""Questions about how agents hang together: which model, whose corrections, which run. Pure functions of the config."""
+
+from __future__ import annotations
+
+from score.config.load import nearest
+from score.config.schema import Agent, Config
+from score.errors import ScoreError
+
+
+def agent(config: Config, name: str) -> Agent:
+    """The agent of that name. Raises `ScoreError` with the nearest name."""
+    by_name = {a.name: a for a in config.agents}
+    if name not in by_name:
+        raise ScoreError(f"unknown agent {name!r}; {nearest(name, by_name)}")
+    return by_name[name]
+
+
+def ancestors(config: Config, name: str) -> list[Agent]:
+    """The agent, the one it starts from, and so on down to the prompted base model."""
+    chain = [agent(config, name)]
+    while chain[-1].start is not None:
+        chain.append(agent(config, chain[-1].start))
+    return chain
+
+
+def base_model(config: Config, name: str) -> str:
+    """Key in `models` of the model that the agent is, or was trained from."""
+    return ancestors(config, name)[-1].model
+
+
+def cold_start(config: Config, name: str) -> str:
+    """The cold-started ancestor whose corrections the agent trains on; it may be the agent itself."""
+    return next(a.name for a in ancestors(config, name) if a.data == "cold_start")
+
+
+def run(name: str, seed: int | str) -> str:
+    """The folder name of a training run: one agent, one seed."""
+    return f"{name}-s{seed}"

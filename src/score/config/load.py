@@ -1,0 +1,134 @@
+"""From a plain mapping to a `Config`: types, unknown keys, and references between sections."""
+
+from __future__ import annotations
+
+import difflib
+import typing
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from score.config.schema import Agent, Config
+from score.errors import ScoreError
+
+RUN_OPTIONS = ("fresh",)
+"""Top-level keys that steer one invocation and are no part of the experiment."""
+
+
+def nearest(word: str, valid: Iterable[str]) -> str:
+    """' (did you mean X?)' or a list of what is valid, for the end of an error line."""
+    valid = list(valid)
+    close = difflib.get_close_matches(word, valid, n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(sorted(valid))}"
+
+
+def load(raw: Mapping[str, Any]) -> Config:
+    """Checks a merged config. Raises `ScoreError` with one line per call: the first mistake found."""
+    from score.data import benchmarks
+
+    try:
+        config = Config.model_validate({k: v for k, v in raw.items() if k not in RUN_OPTIONS})
+    except ValidationError as error:
+        raise ScoreError(_one_line(error)) from None
+    _check_references(config)
+    for i, name in enumerate(config.benchmarks):
+        if name not in benchmarks.NAMES:
+            raise ScoreError(f"config: benchmarks[{i}]: unknown benchmark {name!r}; {nearest(name, benchmarks.NAMES)}")
+        if (benchmarks.get(name).world == "micro") != (config.data.world == "micro"):
+            raise ScoreError(f"config: benchmarks[{i}]: {name!r} does not belong to data.world {config.data.world!r}")
+    return config
+
+
+def read(path: Path | str) -> Config:
+    """Loads a resolved config file."""
+    with open(path, encoding="utf-8") as file:
+        return load(yaml.safe_load(file))
+
+
+def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
+    """As Snakemake merges config files: mappings key by key, everything else replaced."""
+    merged = dict(base)
+    for key, value in overlay.items():
+        both = isinstance(value, Mapping) and isinstance(merged.get(key), Mapping)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def _one_line(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "top level"
+    if first["type"] == "extra_forbidden":
+        key = str(first["loc"][-1])
+        return f"config: {where}: unknown key; {nearest(key, _keys_at(first['loc'][:-1]))}"
+    value = first.get("input")
+    shown = "" if first["type"] == "missing" else f", not {value!r}"
+    return f"config: {where}: {first['msg'].lower()}{shown if len(shown) < 80 else ''}"
+
+
+def _keys_at(path: Iterable[Any]) -> list[str]:
+    """The valid keys of the section at a location such as ('models', 'teacher')."""
+    current: Any = Config
+    for part in path:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            current = _section_in(current.model_fields[str(part)].annotation)
+    return list(current.model_fields)
+
+
+def _section_in(annotation: Any) -> Any:
+    """The pydantic model inside list[Agent], dict[str, Model], Lora | None and so on."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    found = (_section_in(inner) for inner in typing.get_args(annotation))
+    return next((section for section in found if section is not None), None)
+
+
+def _check_references(config: Config) -> None:
+    for role, model in config.roles.model_dump().items():
+        if model is not None:
+            _known(f"roles.{role}", model, config.models, "model")
+    for name, model in config.models.items():
+        if model.engine == "endpoint" and not model.url:
+            raise ScoreError(f"config: models.{name}.url: an endpoint needs its URL")
+        if model.engine in ("transformers", "vllm") and not model.path:
+            raise ScoreError(f"config: models.{name}.path: engine {model.engine!r} needs a model folder or hub name")
+    names: dict[str, Agent] = {}
+    for i, agent in enumerate(config.agents):
+        if agent.name in names:
+            raise ScoreError(f"config: agents[{i}].name: {agent.name!r} is used twice")
+        _check_agent(config, f"agents.{agent.name}", agent, names)
+        names[agent.name] = agent
+    if len(set(config.seeds)) < len(config.seeds):
+        raise ScoreError(f"config: seeds: {config.seeds} names a seed twice")
+    if config.search.backend == "bm25" and not config.search.corpus:
+        raise ScoreError("config: search.corpus: backend 'bm25' needs a JSON Lines corpus")
+    demonstrations = config.data.demonstrations
+    if demonstrations.source == "published" and not demonstrations.path:
+        raise ScoreError("config: data.demonstrations.path: source 'published' needs the path of a trajectory file")
+
+
+def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str, Agent]) -> None:
+    if agent.method == "prompt":
+        if agent.model is None:
+            raise ScoreError(f"config: {where}.model: a prompted agent needs a model")
+        _known(f"{where}.model", agent.model, config.models, "model")
+        return
+    if agent.start is None or agent.settings is None:
+        raise ScoreError(f"config: {where}: a trained agent needs `start` and `settings`")
+    _known(f"{where}.start", agent.start, earlier, "agent defined above it")
+    _known(f"{where}.settings", agent.settings, getattr(config.training, agent.method), f"training.{agent.method} entry")
+    if agent.method == "sft" and agent.data is None:
+        raise ScoreError(f"config: {where}.data: an sft agent needs a training set (cold_start, demonstrations, corrections)")
+    if agent.method == "grpo" or agent.data == "corrections":
+        chain = agent
+        while chain.data != "cold_start":
+            if chain.start is None:
+                raise ScoreError(f"config: {where}: none of its ancestors is trained on cold_start, so it has no corrections")
+            chain = earlier[chain.start]
+
+
+def _known(where: str, word: str, valid: Iterable[str], kind: str) -> None:
+    if word not in valid:
+        raise ScoreError(f"config: {where}: unknown {kind} {word!r}; {nearest(word, valid)}")

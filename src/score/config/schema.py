@@ -1,0 +1,196 @@
+"""The experiment's config as pydantic models: every key, its type, its default and what it means.
+
+`config.yaml` gives the paper's values with their sources; overlays in `configs/` change some of them. Unknown keys are
+errors (`score.config.load` names the nearest valid one).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._]*$")]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Protocol(Section):
+    """Limits of one episode, the same in rollout, correction, RL and evaluation."""
+
+    max_steps: Count = Field(8, description="thought-code-observation steps; the plan turn does not count")
+    max_malformed: Count = Field(3, description="malformed completions in a row that end an episode as parse_error")
+
+
+class Sandbox(Section):
+    timeout_s: float = Field(10.0, gt=0, description="wall-clock seconds of one step")
+    memory_mb: Count = Field(2048, description="address space of one episode's interpreter, MiB")
+    output_chars: Count = Field(2000, description="characters of an observation; more is cut in the middle")
+    require: list[str] = Field(default_factory=list, description="isolation layers without which no job runs")
+
+
+class Search(Section):
+    backend: Literal["none", "micro", "bm25", "serper"] = Field("serper", description="where web_search looks")
+    k: Count = Field(10, description="results per query")
+    corpus: str | None = Field(None, description="bm25: JSON Lines file with title, text, url")
+
+
+class Model(Section):
+    """A model and how a job reaches it."""
+
+    engine: Literal["transformers", "vllm", "endpoint", "oracle"]
+    path: str | None = Field(None, description="hub name or folder; micro: the shipped base student")
+    revision: str | None = Field(None, description="hub revision")
+    label: str | None = Field(None, description="name in tables")
+    context: Count = Field(8192, description="tokens of conversation plus reply")
+    dtype: Literal["float32", "bfloat16", "auto"] = "auto"
+    batch: Count = Field(32, description="in-process: conversations decoded together; over HTTP: requests in flight")
+    gpus: int = Field(0, ge=0, description="GPUs its server or trainer takes (tensor parallel)")
+    url: str | None = Field(None, description="endpoint: base URL of an OpenAI-compatible server")
+    api_key_env: str = Field("OPENAI_API_KEY", description="endpoint: environment variable that holds the key")
+    timeout_s: float = Field(600, gt=0, description="seconds before one request is given up and retried")
+    retries: int = Field(5, ge=0, description="further tries of a request after 408, 409, 429, 5xx or a lost connection")
+    leap: Share = Field(0.4, description="oracle: chance that a demonstration skips an eligible step")
+
+
+class Roles(Section):
+    """Four roles, four entries: a judge is never silently the teacher (hazard 11)."""
+
+    teacher: str
+    reward_judge: str | None = Field(None, description="None: rules decide everything")
+    evaluation_judge: str | None = None
+
+
+class Sampling(Section):
+    temperature: float = Field(0.6, ge=0, description="0 is greedy")
+    top_p: float = Field(0.95, gt=0, le=1)
+    top_k: int = Field(20, ge=0, description="0 is off")
+    repetition_penalty: float = Field(1.0, gt=0)
+    max_new_tokens: Count = 4096
+
+
+class Samplings(Section):
+    student: Sampling = Field(description="the student in mentored problem solving")
+    evaluate: Sampling = Field(description="every agent at test")
+    plan: Sampling = Field(description="the teacher's first thought")
+    step: Sampling = Field(description="the teacher's steps and rewritten steps")
+    judge: Sampling = Field(description="the teacher locating an error; judges")
+
+
+class Demonstrations(Section):
+    """Where the teacher's demonstrations come from."""
+
+    source: Literal["rollout", "published"] = Field("rollout", description="rollout: the teacher acts; published: a file")
+    path: str | None = Field(None, description="published: path of the trajectory file below the source")
+    max_tokens: Count | None = Field(None, description="published: keep a seeded subset of at most this many tokens")
+
+
+class Data(Section):
+    world: Literal["published", "micro"] = "published"
+    source: str | None = Field(None, description="mirror folder or URL of the published files; None: the pinned public commit")
+    seeds: list[str] = Field(default_factory=list, description="published: files of training questions")
+    pool_per_benchmark: Count = Field(60, description="micro: training questions per micro-benchmark")
+    split: Literal["test", "development"] = Field("test", description="micro: which held-out questions are evaluated")
+    per_benchmark: Count | None = Field(None, description="questions per benchmark (a seeded subset); None: all")
+    limits: dict[str, Count] = Field(default_factory=dict, description="the same for single benchmarks")
+    cold_start_share: Share = Field(0.2, description="share of training questions with teacher demonstrations")
+    split_seed: int = 0
+    demonstrations: Demonstrations = Demonstrations()
+
+
+class Correct(Section):
+    """Mentored problem solving."""
+
+    max_corrections: Count = 5
+    advice: bool = Field(False, description="hand the teacher's analysis, not just the step number, to the rewrite")
+    sft_share: Share = Field(0.5, description="share of solved tasks that train SCoRe-SFT; the rest feeds RL")
+    hard_in_rl: Share = Field(0.5, description="share of hard tasks that join RL; the rest is kept for figure 3b")
+
+
+class Lora(Section):
+    r: Count = 16
+    alpha: Count = 32
+    dropout: Share = 0.0
+
+
+class Optim(Section):
+    """What SFT and RL share."""
+
+    lr: float = Field(gt=0)
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    batch: Count = Field(description="sequences per update")
+    micro_batch: Count = Field(description="sequences per forward pass and device")
+    weight_decay: float = Field(0.0, ge=0)
+    warmup: Share = 0.0
+    schedule: Literal["constant", "linear", "cosine"] = "cosine"
+    grad_clip: float = Field(1.0, gt=0)
+    lora: Lora | None = Field(None, description="None: full fine-tuning")
+    save_every: Count = Field(50, description="updates between checkpoints")
+
+
+class Sft(Optim):
+    epochs: float = Field(3, gt=0)
+    max_length: Count = Field(4096, description="tokens; longer rows are dropped and counted, never cut")
+
+
+class Grpo(Optim):
+    """`batch` counts rollouts per update; group size G = `generations`."""
+
+    updates: Count
+    generations: Count = 16
+    max_prompt: Count = Field(2048, description="tokens of the verified prefix; longer rows are dropped and counted")
+    max_completion: Count = Field(4096, description="tokens of all turns after the prefix, observations included")
+    turn_tokens: Count = Field(1024, description="new tokens of one turn")
+    temperature: float = Field(1.0, gt=0)
+    beta: float = Field(0.0, ge=0, description="KL coefficient to the starting model")
+    epsilon: float = Field(0.2, gt=0)
+    loss_type: Literal["grpo", "dapo", "dr_grpo", "bnpo"] = "dapo"
+    scale_rewards: Literal["group", "batch", "none"] = "group"
+    negative_weight: float = Field(1.0, ge=0, description="factor on negative advantages")
+    avoid_requires: Literal["difference", "well_formed"] = Field(
+        "difference", description="what earns 0.1: any step unlike the error, or one that also parses and runs"
+    )
+
+
+class Settings(Section):
+    """Named training settings; an agent picks one by name."""
+
+    sft: dict[Name, Sft] = Field(default_factory=dict)
+    grpo: dict[Name, Grpo] = Field(default_factory=dict)
+
+
+class Agent(Section):
+    """One row of the tables: a model as it is (`prompt`), or trained from another agent (`sft`, `grpo`)."""
+
+    name: Name
+    label: str
+    method: Literal["prompt", "sft", "grpo"] = "prompt"
+    model: str | None = Field(None, description="prompt: key of `models`")
+    instructed: bool = Field(False, description="prompt: put the instructions of prompts/agent.yaml in a system message")
+    start: str | None = Field(None, description="sft, grpo: the agent it starts from")
+    settings: str | None = Field(None, description="sft, grpo: name below `training.sft` or `training.grpo`")
+    data: Literal["cold_start", "demonstrations", "corrections"] | None = Field(None, description="sft: training set")
+    short_horizon: bool = Field(True, description="grpo: rollouts start at the verified prefix")
+    key_step_reward: bool = Field(True, description="grpo: 0.5 and 0.1 for the key step, not just 1 for the answer")
+    tables: list[Literal[1, 2, 3]] = Field(default_factory=lambda: [1, 2], description="tables with a row of it")
+
+
+class Config(Section):
+    experiment: Name
+    title: str = Field(description="what a table's caption says of the world and the limits of this experiment")
+    seeds: list[StrictInt] = Field(min_length=1)
+    protocol: Protocol = Protocol()
+    sandbox: Sandbox = Sandbox()
+    search: Search = Search()
+    models: dict[Name, Model]
+    roles: Roles
+    sampling: Samplings
+    data: Data = Data()
+    correct: Correct = Correct()
+    training: Settings = Settings()
+    agents: list[Agent] = Field(min_length=1)
+    benchmarks: list[str] = Field(min_length=1)

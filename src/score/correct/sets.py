@@ -1,0 +1,138 @@
+"""From mentored records to training sets: SFT half, RL half, and the hard tasks kept out of both. Pure.
+
+Deliberate differences from the published converters (FACTS.md hazards 2, 3, 14, 15, 16): halves by a seeded hash of the
+task, not by completion order; the EARLIEST error, not the last correction; structured records, never re-parsed text;
+hard means unsolved after the corrections; an infrastructure failure is neither hard nor easy but left out and counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from score.agent.protocol import Message, plan_message
+from score.correct.mps import Mentored
+from score.records import Step, StopReason, Task, Trajectory, derive_seed
+
+_UNUSABLE = ("parse_error", "truncated")
+
+
+@dataclass(frozen=True)
+class KeyStep:
+    """One RL prompt: a verified prefix and the two versions of the turn after it.
+
+    `k` is the key turn (0 is the plan). `plan` is the prefix's plan turn, None if k is 0. `fix` and `wrong` carry their
+    observations. A hard task has neither and starts at the bare question, rewarded by its outcome alone.
+    """
+
+    task: Task
+    k: int
+    plan: Message | None
+    prefix: tuple[Step, ...]
+    wrong: Step | None
+    fix: Step | None
+
+    @property
+    def kind(self) -> Literal["key_step", "hard"]:
+        return "hard" if self.fix is None else "key_step"
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "task": self.task.to_json(),
+            "kind": self.kind,
+            "k": self.k,
+            "plan": self.plan and {"content": self.plan.content, "token_ids": self.plan.token_ids},
+            "prefix": [step.to_json() for step in self.prefix],
+            "wrong": self.wrong and self.wrong.to_json(),
+            "fix": self.fix and self.fix.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> KeyStep:
+        plan = row["plan"]
+        ids = plan and plan["token_ids"]
+        return cls(
+            task=Task.from_json(row["task"]),
+            k=row["k"],
+            plan=plan and Message("assistant", plan["content"], None if ids is None else tuple(ids)),
+            prefix=tuple(map(Step.from_json, row["prefix"])),
+            wrong=row["wrong"] and Step.from_json(row["wrong"]),
+            fix=row["fix"] and Step.from_json(row["fix"]),
+        )
+
+
+@dataclass(frozen=True)
+class Sets:
+    sft: list[Trajectory]
+    rl: list[KeyStep]
+    hard: list[Task]
+    summary: dict[str, Any]
+
+
+def make_sets(records: Sequence[Mentored], *, sft_share: float, hard_in_rl: float, seed: int) -> Sets:
+    """SFT and RL use disjoint tasks. A solved task without any correction has no key step, so the RL half drops it."""
+    solved = [r for r in records if r.outcome == "solved"]
+    hard = [r for r in records if r.outcome == "hard"]
+    for_sft, for_rl = _divide(solved, sft_share, "halves", seed)
+    hard_rl, held_out = _divide(hard, hard_in_rl, "hard", seed)
+    sft = [r.attempts[-1] for r in for_sft]
+    usable = [t for t in sft if not any(step.error in _UNUSABLE for step in t.steps) and t.plan is not None]
+    rl = [key_step(r) for r in for_rl if r.corrections] + [
+        KeyStep(r.task, 0, None, (), None, None) for r in hard_rl
+    ]
+    summary = summarise(records) | {
+        "sft": len(usable),
+        "sft_dropped_malformed": len(sft) - len(usable),
+        "rl_key_step": sum(k.kind == "key_step" for k in rl),
+        "rl_hard": sum(k.kind == "hard" for k in rl),
+        "rl_dropped_no_error": sum(not r.corrections for r in for_rl),
+        "hard_held_out": len(held_out),
+        "key_step_position": _counts(k.k for k in rl if k.kind == "key_step"),
+    }
+    return Sets(usable, rl, [r.task for r in held_out], summary)
+
+
+def _divide(records: Sequence[Mentored], share: float, *salt: object) -> tuple[list[Mentored], list[Mentored]]:
+    """A seeded split by task: the first `share` in hash order, and the rest; both keep the given order."""
+    order = sorted(range(len(records)), key=lambda i: (derive_seed(*salt, records[i].task.id), records[i].task.id))
+    first = set(order[: round(share * len(records))])
+    return [r for i, r in enumerate(records) if i in first], [r for i, r in enumerate(records) if i not in first]
+
+
+def key_step(record: Mentored) -> KeyStep:
+    """The earliest error of a corrected task: the student's own verified prefix, its wrong turn, the teacher's fix.
+
+    The fix's observation is read off the next attempt, in which it was executed.
+    """
+    correction, first, second = record.corrections[0], record.attempts[0], record.attempts[1]
+    fix = second.steps[correction.k - 1] if correction.k > 0 else correction.fix
+    return KeyStep(
+        task=record.task,
+        k=correction.k,
+        plan=plan_message(first) if correction.k > 0 else None,
+        prefix=first.steps[: max(correction.k - 1, 0)],
+        wrong=correction.wrong,
+        fix=fix,
+    )
+
+
+def summarise(records: Sequence[Mentored]) -> dict[str, Any]:
+    """Counts for the log and for figure 3a: outcomes, tasks by number of corrections, first errors by turn, leaks."""
+    corrections = [c for r in records for c in r.corrections]
+    return {
+        "tasks": len(records),
+        "outcomes": _counts(r.outcome for r in records),
+        "failures": _counts((r.failure or "").split(":")[0] for r in records if r.outcome == "failed"),
+        "solved_by_corrections": _counts(len(r.corrections) for r in records if r.outcome == "solved"),
+        "first_error_turn": _counts(r.corrections[0].k for r in records if r.corrections),
+        "corrections": len(corrections),
+        "leaks": sum(c.leak for c in corrections),
+        "first_attempt_stops": _counts(r.attempts[0].stop for r in records),
+        "answered": sum(r.attempts[-1].stop == StopReason.ANSWERED for r in records),
+    }
+
+
+def _counts(values) -> dict[str, int]:
+    return {str(value): count for value, count in sorted(Counter(map(str, values)).items())}

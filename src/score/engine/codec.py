@@ -1,0 +1,105 @@
+"""From conversations to token ids, one function for rollout, SFT and RL.
+
+A chat template is used for what surrounds the assistant's turns; the turns themselves are the ids as sampled where they
+are known, else the text encoded by itself. So a conversation is a list of segments, and a segment has the same ids
+wherever it occurs: nothing is ever decoded and tokenised again (STYLE.md pain point 9).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+
+from transformers import PreTrainedTokenizerBase
+
+from score.agent.protocol import Message
+from score.errors import ScoreError
+
+_MARK = "\u2042assistant\u2042"  # stands for an assistant turn while the template is rendered
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Token ids, and whether the assistant wrote them (its end-of-turn token included)."""
+
+    ids: tuple[int, ...]
+    assistant: bool
+
+
+class ChatCodec:
+    """Encodes conversations for one tokenizer. Raises `ScoreError` if its chat template does not suit."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase) -> None:
+        self.tokenizer = tokenizer
+        self.eos_id: int = tokenizer.eos_token_id
+        self._specials = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
+        self._glue = lru_cache(maxsize=65536)(self._glue_uncached)
+        self._head = lru_cache(maxsize=4096)(self._head_uncached)
+        if not self._after_turn((("user", "x"),)).startswith(tokenizer.eos_token):
+            raise ScoreError(f"the chat template of {tokenizer.name_or_path} does not end a turn with {tokenizer.eos_token}")
+
+    def segments(self, messages: Sequence[Message]) -> list[Segment]:
+        """The conversation as segments; a last user message is followed by the generation prompt."""
+        first = next((i for i, m in enumerate(messages) if m.role == "assistant"), len(messages))
+        found = [Segment(self._head(_plain(messages[:first], self._clean)), False)]
+        i = first
+        while i < len(messages):
+            turn, i = messages[i], i + 1
+            found.append(Segment((*self.turn_ids(turn), self.eos_id), True))
+            following = i
+            while following < len(messages) and messages[following].role != "assistant":
+                following += 1
+            if following > i:
+                found.append(Segment(self._glue(_plain(messages[i:following], self._clean)), False))
+            i = following
+        return found
+
+    def prompt(self, messages: Sequence[Message]) -> list[int]:
+        """Ids of everything before the next assistant turn."""
+        return [token for segment in self.segments(messages) for token in segment.ids]
+
+    def training_row(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """(input_ids, labels): loss on the assistant's own tokens only, -100 on everything that it read."""
+        ids: list[int] = []
+        labels: list[int] = []
+        for segment in self.segments(messages):
+            ids += segment.ids
+            labels += segment.ids if segment.assistant else [-100] * len(segment.ids)
+        return ids, labels
+
+    def turn_ids(self, message: Message) -> tuple[int, ...]:
+        """Ids of one assistant turn without its end token."""
+        return message.token_ids if message.token_ids is not None else self._encode(self._clean(message.content))
+
+    def decode(self, ids: Sequence[int]) -> str:
+        return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+    def _encode(self, text: str) -> tuple[int, ...]:
+        return tuple(self.tokenizer.encode(text, add_special_tokens=False))
+
+    def _clean(self, text: str) -> str:
+        """Breaks up special tokens in text that a user or a tool wrote, so that none can forge a turn."""
+        for special in self._specials:
+            if special in text:
+                text = text.replace(special, f"{special[:1]} {special[1:]}")
+        return text
+
+    def _render(self, messages: Sequence[tuple[str, str]], generate: bool) -> str:
+        chat = [{"role": role, "content": content} for role, content in messages]
+        return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generate)
+
+    def _head_uncached(self, messages: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
+        return self._encode(self._render(messages, generate=True))
+
+    def _after_turn(self, following: tuple[tuple[str, str], ...]) -> str:
+        text = self._render((("user", "x"), ("assistant", _MARK), *following), generate=True)
+        return text.split(_MARK, 1)[1]
+
+    def _glue_uncached(self, following: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
+        """Ids between an assistant turn's end token and the next assistant turn."""
+        return self._encode(self._after_turn(following).removeprefix(self.tokenizer.eos_token))
+
+
+def _plain(messages: Sequence[Message], clean) -> tuple[tuple[str, str], ...]:
+    return tuple((m.role, clean(m.content)) for m in messages)

@@ -1,0 +1,123 @@
+"""A model in this process: batched decoding with transformers, for small models on CPU or one GPU.
+
+Sampling is reproducible per conversation: each has its own random stream (Gumbel-max over the warped scores), so the
+result depends on neither the batch's composition nor the order in which episodes end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
+
+from score.config.schema import Model, Sampling
+from score.engine.base import Completion, Request
+from score.engine.codec import ChatCodec
+
+
+class SeededGumbel(LogitsProcessor):
+    """Adds Gumbel noise from one generator per row, so that the arg-max is a sample of that row's distribution."""
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        noise = torch.stack([torch.empty(scores.shape[-1]).exponential_(generator=g) for g in self.generators])
+        return scores.float() - noise.to(scores.device).log()
+
+
+def warpers(sampling: Sampling, seeds: Sequence[int]) -> LogitsProcessorList:
+    """What turns raw scores into ones whose arg-max is the next token."""
+    chain = LogitsProcessorList()
+    if sampling.repetition_penalty != 1.0:
+        chain.append(RepetitionPenaltyLogitsProcessor(sampling.repetition_penalty))
+    if sampling.temperature == 0:
+        return chain
+    if sampling.temperature != 1.0:
+        chain.append(TemperatureLogitsWarper(sampling.temperature))
+    if sampling.top_k:
+        chain.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        chain.append(TopPLogitsWarper(sampling.top_p))
+    chain.append(SeededGumbel(seeds))
+    return chain
+
+
+class TransformersEngine:
+    """A `BatchEngine` over a loaded causal language model."""
+
+    def __init__(self, model: PreTrainedModel, codec: ChatCodec, *, context: int, batch: int) -> None:
+        self.model, self.codec, self.context, self.batch = model.eval(), codec, context, batch
+        tokenizer = codec.tokenizer
+        self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else codec.eos_id
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        prompts = [self.codec.prompt(request.messages) for request in requests]
+        completions = [Completion("", "context", prompt_tokens=len(ids)) for ids in prompts]
+        fitting = [i for i, ids in enumerate(prompts) if len(ids) + 1 < self.context]
+        fitting.sort(key=lambda i: (repr(requests[i].sampling), len(prompts[i])))  # one sampling and like lengths together
+        for start in range(0, len(fitting), self.batch):
+            chunk = fitting[start : start + self.batch]
+            for sampling in {requests[i].sampling.model_dump_json(): requests[i].sampling for i in chunk}.values():
+                rows = [i for i in chunk if requests[i].sampling == sampling]
+                decoded = self._decode([prompts[i] for i in rows], sampling, [requests[i].seed for i in rows])
+                for i, ids in zip(rows, decoded, strict=True):
+                    completions[i] = self._completion(ids, len(prompts[i]))
+        return completions
+
+    @torch.inference_mode()
+    def _decode(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[list[int]]:
+        """New ids per row, the end token included if it was sampled."""
+        width = max(map(len, prompts))
+        ids = torch.tensor([[self.pad_id] * (width - len(p)) + p for p in prompts], device=self.model.device)
+        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
+        room = [min(sampling.max_new_tokens, self.context - len(prompt)) for prompt in prompts]
+        config = GenerationConfig(
+            do_sample=False,  # the warpers hold the randomness
+            max_new_tokens=max(room),
+            eos_token_id=self.codec.eos_id,
+            pad_token_id=self.pad_id,
+        )
+        out = self.model.generate(
+            input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=warpers(sampling, seeds)
+        )
+        return [_until_end(row[:limit], self.codec.eos_id) for row, limit in zip(out[:, width:].tolist(), room, strict=True)]
+
+    def _completion(self, ids: list[int], prompt_tokens: int) -> Completion:
+        ended = bool(ids) and ids[-1] == self.codec.eos_id
+        sampled = ids[:-1] if ended else ids
+        text = self.codec.decode(sampled)
+        return Completion(text, "stop" if ended else "length", tuple(sampled), prompt_tokens, len(ids))
+
+
+def _until_end(ids: list[int], eos_id: int) -> list[int]:
+    return ids[: ids.index(eos_id) + 1] if eos_id in ids else ids
+
+
+def load_model(path: str, dtype: str, revision: str | None = None) -> tuple[PreTrainedModel, ChatCodec]:
+    """A causal language model and its codec from a folder or a hub name."""
+    precision = dtype if dtype == "auto" else getattr(torch, dtype)
+    model = AutoModelForCausalLM.from_pretrained(path, dtype=precision, revision=revision)
+    return model, ChatCodec(AutoTokenizer.from_pretrained(path, revision=revision))
+
+
+@contextlib.contextmanager
+def open_transformers(model: Model, path: str) -> Iterator[TransformersEngine]:
+    """Loads the model for the time of a `with` block."""
+    loaded, codec = load_model(path, model.dtype, model.revision)
+    if torch.cuda.is_available():
+        loaded = loaded.to("cuda")
+    yield TransformersEngine(loaded, codec, context=model.context, batch=model.batch)

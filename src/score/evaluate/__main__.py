@@ -1,0 +1,53 @@
+"""Evaluation: an agent attempts every question of the benchmarks, once. Scoring is a stage of its own.
+
+    python -m score.evaluate --config ... --agent score_sft --seed 0 --tasks data/math2.jsonl data/hop2.jsonl \
+        --out-dir results/micro/eval/score_sft/0 ...
+
+One job loads the model once and writes one file per benchmark. One attempt is one attempt: nothing is retried until an
+answer appears (hazard 28). All benchmarks share one work file, so adding a benchmark runs that benchmark's questions only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from score import cli, fingerprint
+from score.attempts import Attempt, acting, work_rows
+from score.config import read
+from score.jsonl import read_rows, write_rows
+from score.provenance import provenance, write
+from score.records import Task, Trajectory
+
+log = logging.getLogger("evaluate")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.stage_arguments(parser)
+    parser.add_argument("--tasks", type=Path, nargs="+", required=True, help="one file per benchmark, named after it")
+    parser.add_argument("--out-dir", type=Path, required=True)
+    parser.add_argument("--provenance", type=Path, required=True)
+    args = parser.parse_args(argv)
+    config = read(args.config)
+    tasks = {path.stem: [Task.from_json(row) for row in read_rows(path)] for path in args.tasks}
+    owner = [name for name, rows in tasks.items() for _ in rows]
+    attempts = [Attempt(task) for rows in tasks.values() for task in rows]
+    with work_rows(args.work, "attempts") as rows, acting(config, args.agent, args.seed, args.root, args.work / "server.log") as agent:
+        done = agent.run(attempts, config.sampling.evaluate, rows, f"evaluate {args.agent}")
+        facts = {"seed": args.seed, "model": agent.digest, "sandbox": agent.pool.layers}
+    by_benchmark: dict[str, list[Trajectory]] = defaultdict(list)
+    for name, trajectory in zip(owner, done, strict=True):
+        by_benchmark[name].append(trajectory)
+    for name, trajectories in by_benchmark.items():
+        write_rows(args.out_dir / f"{name}.jsonl", [trajectory.to_json() for trajectory in trajectories])
+    stops = dict(Counter(trajectory.stop.value for trajectory in done))
+    write(args.provenance, provenance(fingerprint.settings(config, "evaluate", args.agent), **facts, stops=stops))
+    log.info("%s: %s", args.agent, stops)
+
+
+if __name__ == "__main__":
+    cli.run(main)

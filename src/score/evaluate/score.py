@@ -1,0 +1,225 @@
+"""Predictions + gold answers (+ verdicts) -> the scores of one agent on one benchmark. CPU only, never runs a model.
+
+    python -m score.evaluate.score --predictions eval/grpo/0/gaia.jsonl --tasks data/gaia.jsonl \
+        --verdicts verdicts/gaia.jsonl --benchmark gaia --agent grpo --seed 0 --out eval/grpo/0/gaia.score.json
+
+A question has a score, or it has none: an infrastructure error, a missing prediction and an answer that still waits for
+a judge leave the mean and make the scores incomplete. They are never zeros.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from score import cli
+from score.data import benchmarks
+from score.data.benchmarks.base import Benchmark
+from score.errors import ScoreError
+from score.evaluate.metrics import Normalisation, decide
+from score.jsonl import numbered_rows, read_rows, write_json
+from score.records import StopReason, Task, Trajectory, content_key
+
+log = logging.getLogger("score")
+
+
+@dataclass(frozen=True)
+class QuestionScore:
+    """`score` in [0, 1] or None where there is none; `stop` is None where the prediction is missing."""
+
+    id: str
+    score: float | None
+    stop: str | None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One agent, one seed, one benchmark. `mean` is over the `n` scored of all `questions`; None if none is scored.
+
+    `rates` are shares of all predictions; `means` are per episode. `complete` is False when any question has no score.
+    """
+
+    agent: str
+    seed: int
+    benchmark: str
+    version: int
+    metric: str
+    normalisation: str
+    questions: int
+    n: int
+    mean: float | None
+    complete: bool
+    rates: dict[str, float]
+    means: dict[str, float]
+    rows: tuple[QuestionScore, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self) | {"rows": [dataclasses.asdict(row) for row in self.rows]}
+
+    @classmethod
+    def from_json(cls, row: dict[str, Any]) -> Scores:
+        return cls(**(row | {"rows": tuple(QuestionScore(**question) for question in row["rows"])}))
+
+
+def score(
+    trajectories: Sequence[Trajectory],
+    tasks: Sequence[Task],
+    benchmark: Benchmark,
+    verdicts: Mapping[str, bool],
+    *,
+    agent: str,
+    seed: int,
+    normalisation: Normalisation = "squad",
+) -> Scores:
+    """Scores every task; at most one trajectory per task, none for other tasks.
+
+    `verdicts` maps `verdict_key(benchmark, question, answer)` to whether the judge found the answer equivalent.
+    """
+    by_id = {trajectory.task.id: trajectory for trajectory in trajectories}
+    rows = []
+    for task in tasks:
+        trajectory = by_id.get(task.id)
+        value = trajectory and _value(trajectory, task, benchmark, verdicts, normalisation)
+        rows.append(QuestionScore(task.id, value, trajectory and trajectory.stop.value))
+    scored = [row.score for row in rows if row.score is not None]
+    return Scores(
+        agent=agent,
+        seed=seed,
+        benchmark=benchmark.name,
+        version=benchmark.version,
+        metric=benchmark.metric,
+        normalisation=normalisation,
+        questions=len(tasks),
+        n=len(scored),
+        mean=fmean(scored) if scored else None,
+        complete=len(scored) == len(tasks),
+        rates=_rates(trajectories),
+        means=_means(trajectories),
+        rows=tuple(rows),
+    )
+
+
+def verdict_key(benchmark: str, question: str, answer: str) -> str:
+    """Under which a judge's verdict on an answer is stored: one for all agents that gave the same answer."""
+    return content_key(benchmark, question, answer)
+
+
+def _value(
+    trajectory: Trajectory, task: Task, benchmark: Benchmark, verdicts: Mapping[str, bool], normalisation: Normalisation
+) -> float | None:
+    if trajectory.stop is StopReason.INFRASTRUCTURE_ERROR:
+        return None
+    value = decide(benchmark.metric, trajectory.answer, task.answers, normalisation)
+    if value is None:
+        verdict = verdicts.get(verdict_key(benchmark.name, task.question, trajectory.answer))
+        value = None if verdict is None else float(verdict)
+    return value
+
+
+def _rates(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    def share(holds: Sequence[bool]) -> float:
+        return fmean(holds) if holds else 0.0
+
+    stops = [trajectory.stop for trajectory in trajectories]
+    cut = [any(step.error == "truncated" for step in trajectory.steps) for trajectory in trajectories]
+    failed = [stop is StopReason.INFRASTRUCTURE_ERROR for stop in stops]
+    return {
+        "no_answer": share([t.answer is None and not f for t, f in zip(trajectories, failed, strict=True)]),
+        "truncated": share([c or stop is StopReason.CONTEXT_OVERFLOW for c, stop in zip(cut, stops, strict=True)]),
+        "infrastructure_error": share(failed),
+        "parse_error": share([stop is StopReason.PARSE_ERROR for stop in stops]),
+    }
+
+
+def _means(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+    """Mean steps, tokens of each kind and tool calls of an episode that has an outcome."""
+    counts: dict[str, list[float]] = defaultdict(list)
+    for trajectory in trajectories:
+        if trajectory.stop is StopReason.INFRASTRUCTURE_ERROR:
+            continue
+        counts["steps"].append(len(trajectory.steps))
+        counts["tool_calls"].append(sum(trajectory.meta.get("tool_calls", {}).values()))
+        for kind, count in trajectory.tokens.items():
+            counts["engine_calls" if kind == "calls" else f"{kind}_tokens"].append(count)
+    return {name: fmean(values) for name, values in counts.items()}
+
+
+def read_predictions(path: Path, tasks: Sequence[Task], agent: str, seed: int) -> list[Trajectory]:
+    """The trajectories of a prediction file.
+
+    Raises `ScoreError` with file and line on a question that is not in `tasks`, a second prediction for one, and a
+    prediction of another agent or seed.
+    """
+    questions = {task.id: task.question for task in tasks}
+    seen: dict[str, Trajectory] = {}
+    for number, row in numbered_rows(path):
+        place = f"{path}:{number}"
+        try:
+            trajectory = Trajectory.from_json({name: value for name, value in row.items() if name != "key"})
+        except (KeyError, TypeError, ValueError) as error:
+            raise ScoreError(f"{place}: not a trajectory ({type(error).__name__}: {error})") from None
+        task = trajectory.task
+        if questions.get(task.id) != task.question:
+            raise ScoreError(f"{place}: question {task.id!r} is not in the task file; evaluate again with these tasks")
+        if task.id in seen:
+            raise ScoreError(f"{place}: a second prediction for question {task.id!r}")
+        for name, expected in (("agent", agent), ("run_seed", seed)):
+            if trajectory.meta.get(name, expected) != expected:
+                raise ScoreError(f"{place}: {name} is {trajectory.meta[name]!r}, these should be {expected!r}'s")
+        seen[task.id] = trajectory
+    return list(seen.values())
+
+
+def read_verdicts(path: Path) -> dict[str, bool]:
+    """Verdicts by key. Raises `ScoreError` with file and line on a row that is not a verdict."""
+    verdicts = {}
+    for number, row in numbered_rows(path):
+        if not isinstance(row.get("key"), str) or not isinstance(row.get("equivalent"), bool):
+            raise ScoreError(f'{path}:{number}: a verdict needs "key" and a true or false "equivalent"')
+        verdicts[row["key"]] = row["equivalent"]
+    return verdicts
+
+
+def read_scores(path: Path) -> Scores:
+    """A score file. Raises `ScoreError` if it is none."""
+    try:
+        return Scores.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ScoreError(f"{path}: not a score file ({type(error).__name__}: {error})") from None
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Score one agent's predictions on one benchmark.")
+    parser.add_argument("--predictions", required=True, type=Path)
+    parser.add_argument("--tasks", required=True, type=Path)
+    parser.add_argument("--verdicts", type=Path)
+    parser.add_argument("--benchmark", required=True)
+    parser.add_argument("--agent", required=True)
+    parser.add_argument("--seed", required=True, type=int)
+    parser.add_argument("--normalisation", choices=["squad", "arpo"], default="squad", help="of short texts")
+    parser.add_argument("--out", required=True, type=Path)
+    args = parser.parse_args(argv)
+    tasks = [Task.from_json(row) for row in read_rows(args.tasks)]
+    scores = score(
+        read_predictions(args.predictions, tasks, args.agent, args.seed),
+        tasks,
+        benchmarks.get(args.benchmark),
+        read_verdicts(args.verdicts) if args.verdicts else {},
+        agent=args.agent,
+        seed=args.seed,
+        normalisation=args.normalisation,
+    )
+    write_json(args.out, scores.to_json())
+    log.info("%s: mean %s over %d of %d questions", args.out, scores.mean, scores.n, scores.questions)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,83 @@
+"""When must a stage run again? When its settings or its deciding code change, and at no comment, docstring or resource.
+
+A rule holds `stage(...)` in its params. The same word names the stage's work folder, so changed settings or code never
+resume stale work.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+from pathlib import Path
+from typing import Any
+
+from score.config import lineage
+from score.config.schema import Agent, Config, Model, Section
+from score.records import content_key
+
+_PACKAGE = Path(__file__).parent
+_EPISODE = (
+    "agent/protocol.py", "agent/episode.py", "agent/drivers.py", "engine/__init__.py", "engine/codec.py",
+    "engine/transformers.py", "engine/openai.py", "sandbox/worker.py", "sandbox/zygote.py", "search/base.py", "attempts.py",
+)  # fmt: skip
+_MICRO = ("micro/world.py", "micro/graph.py", "micro/oracle.py", "micro/server.py", "micro/backend.py")  # fmt: skip
+CODE: dict[str, tuple[str, ...]] = {
+    "rollout": (*_EPISODE, "rollout.py"),
+    "correct": (*_EPISODE, "correct/mps.py", "correct/teacher.py", "correct/sets.py", "correct/render.py", "correct/__main__.py"),
+    "sft": ("agent/protocol.py", "engine/codec.py", "train/rows.py", "train/sft.py", "train/optim.py"),
+    "grpo": (*_EPISODE, "train/grpo.py", "train/trainer.py", "train/rewards.py", "train/optim.py"),
+    "evaluate": (*_EPISODE, "evaluate/__main__.py"),
+    "score": ("evaluate/score.py", "evaluate/metrics.py", "evaluate/mathverify.py"),
+    "report": ("report/tables.py", "report/stats.py"),
+}
+
+
+def stage(config: Config, name: str, agent: str, **more: Any) -> str:
+    """Fingerprint of one stage for one agent."""
+    files = CODE[name] + (_MICRO if config.data.world == "micro" else ())
+    return content_key(settings(config, name, agent), code(files), more)
+
+
+def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
+    """The part of the config that decides the stage's result for this agent."""
+    entry, teacher = lineage.agent(config, agent), config.models[config.roles.teacher]
+    model = config.models[lineage.base_model(config, agent)]
+    sampling = config.sampling
+    acting = {"protocol": config.protocol, "sandbox": config.sandbox, "search": config.search, "model": model}
+    acting["instructed"] = entry.instructed
+    training = {"agent": entry, "settings": entry.settings and getattr(config.training, entry.method)[entry.settings]}
+    parts: dict[str, dict[str, Any]] = {
+        "rollout": {"plan": sampling.plan, "step": sampling.step, "judge": sampling.judge, **acting},
+        "correct": {"student": sampling.student, "step": sampling.step, "judge": sampling.judge, **acting}
+        | {"teacher": teacher, "correct": config.correct, "split_seed": config.data.split_seed},
+        "sft": {"model": model, **training},
+        "grpo": {**training, **acting},
+        "evaluate": {"evaluate": sampling.evaluate, **acting},
+    }
+    return {key: _deciding(value) for key, value in parts[name].items()}
+
+
+_RESOURCES = {"batch", "gpus", "timeout_s", "retries"}  # of a model: how fast, not what
+_LABELS = {"label", "tables"}  # of an agent: how it is shown, not what it is
+
+
+def _deciding(value: Any) -> Any:
+    """A section as plain data, without the keys that change no result."""
+    excluded = {Model: _RESOURCES | {"label"}, Agent: _LABELS}.get(type(value))
+    return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value
+
+
+@functools.cache
+def code(files: tuple[str, ...]) -> str:
+    """Hash of modules' syntax trees without docstrings and comments, and of data files as they are."""
+    return content_key([(file, _tree(_PACKAGE / file)) for file in files])
+
+
+def _tree(path: Path) -> str:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr) and isinstance(body[0].value, ast.Constant):
+            if isinstance(body[0].value.value, str):
+                body[0] = ast.Pass()
+    return ast.dump(tree)

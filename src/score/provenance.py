@@ -1,0 +1,84 @@
+"""Where a result came from: commit, versions, settings, model digest, image. Written beside every result."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "vllm", "datasets", "numpy", "sympy", "math-verify", "snakemake")
+_DIGEST_FILE = "digest.json"
+
+
+def provenance(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
+    """A JSON object with what it takes to redo a result; `facts` are the stage's own (seeds, model digest, layers)."""
+    return {
+        "commit": git_commit(),
+        "python": platform.python_version(),
+        "packages": {name: version for name in PACKAGES if (version := _version(name))},
+        "image": os.environ.get("APPTAINER_CONTAINER"),
+        "settings": settings,
+        **facts,
+    }
+
+
+def write(path: Path, record: Mapping[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def git_commit() -> str | None:
+    """The commit of the working tree, with "+changes" if it has uncommitted ones; None outside a checkout."""
+    try:
+        commit = _git("rev-parse", "HEAD")
+        return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def model_digest(path: str, revision: str | None = None) -> str:
+    """sha256 over a model folder's weights and config; `name@revision` for a hub name."""
+    folder = Path(path)
+    if not folder.is_dir():
+        return f"{path}@{revision or 'main'}"
+    recorded = folder / _DIGEST_FILE
+    if recorded.exists():
+        return json.loads(recorded.read_text(encoding="utf-8"))["sha256"]
+    return _hash_files(sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]))
+
+
+def record_digest(folder: Path) -> str:
+    """Hashes a finished model folder once and stores the result in it."""
+    digest = _hash_files(sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]))
+    write(folder / _DIGEST_FILE, {"sha256": digest})
+    return digest
+
+
+def file_digest(paths: Iterable[Path]) -> str:
+    """sha256 over the content of input files, in order."""
+    return _hash_files(paths)
+
+
+def _hash_files(paths: Iterable[Path]) -> str:
+    total = hashlib.sha256()
+    for path in paths:
+        with open(path, "rb") as file:
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
+
+
+def _git(*args: str) -> str:
+    return subprocess.run(["git", *args], capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

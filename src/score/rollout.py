@@ -1,0 +1,92 @@
+"""Rollouts: an agent attempts a set of training questions.
+
+    python -m score.rollout --config results/micro/config.resolved.yaml --agent teacher --seed 0 \
+        --tasks data/seeds/micro.jsonl --splits data/splits.json --part cold_start --out rollout/teacher/cold_start.jsonl ...
+
+The teacher's rollouts are the demonstrations of the cold start. Each is marked `right` or not by rules first and the teacher
+itself where they cannot tell; training keeps the right ones (rejection sampling, FACTS stage 1). Attempts whose
+correctness could not be established are marked None and not trained on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from score import cli, fingerprint
+from score.attempts import Acting, Attempt, acting, work_rows
+from score.config import Config, read
+from score.correct.teacher import Failure, Teacher
+from score.data.metric import metric_of
+from score.errors import ScoreError
+from score.evaluate import metrics
+from score.jsonl import read_rows, write_rows
+from score.provenance import provenance, write
+from score.records import StopReason, Task, Trajectory
+
+log = logging.getLogger("rollout")
+
+
+def part_of(tasks: Sequence[Task], splits: Path, part: str) -> list[Task]:
+    """The tasks of one part of the split, in the split's order."""
+    by_id = {task.id: task for task in tasks}
+    names = json.loads(splits.read_text(encoding="utf-8"))
+    if part not in names:
+        raise ScoreError(f"{splits}: no part {part!r}; it has {', '.join(names)}")
+    return [by_id[id_] for id_ in names[part] if id_ in by_id]
+
+
+def mark_right(trajectories: Sequence[Trajectory], agent: Acting) -> list[Trajectory]:
+    """Adds `meta["right"]`: True, False, or None where neither rules nor the model could tell."""
+    verdicts = [None if t.answer is None else metrics.decide(metric_of(t.task), t.answer, t.task.answers) for t in trajectories]
+    marks = [t.answer is not None and (None if v is None else v == 1.0) for t, v in zip(trajectories, verdicts, strict=True)]
+    open_cases = [i for i, mark in enumerate(marks) if mark is None]
+    if open_cases and hasattr(agent.engine, "concurrency"):
+        sampling = agent.config.sampling
+        teacher = Teacher(agent.engine, step=sampling.step, judge=sampling.judge)
+        for i, verdict in zip(open_cases, teacher.right([trajectories[i] for i in open_cases]), strict=True):
+            marks[i] = None if isinstance(verdict, Failure) else verdict
+    return [dataclasses.replace(t, meta=t.meta | {"right": mark}) for t, mark in zip(trajectories, marks, strict=True)]
+
+
+def summary(trajectories: Sequence[Trajectory]) -> dict[str, object]:
+    return {
+        "attempts": len(trajectories),
+        "right": sum(t.meta["right"] is True for t in trajectories),
+        "undecided": sum(t.meta["right"] is None for t in trajectories),
+        "stops": dict(Counter(t.stop.value for t in trajectories)),
+        "infrastructure_errors": sum(t.stop == StopReason.INFRASTRUCTURE_ERROR for t in trajectories),
+    }
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.stage_arguments(parser)
+    parser.add_argument("--tasks", type=Path, nargs="+", required=True)
+    parser.add_argument("--splits", type=Path, required=True)
+    parser.add_argument("--part", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--provenance", type=Path, required=True)
+    args = parser.parse_args(argv)
+    config: Config = read(args.config)
+    tasks = part_of([Task.from_json(row) for path in args.tasks for row in read_rows(path)], args.splits, args.part)
+    if not tasks:
+        raise ScoreError(f"{args.splits}: part {args.part!r} is empty; lower data.cold_start_share or give more questions")
+    sampling = config.sampling
+    with work_rows(args.work, args.part) as rows, acting(config, args.agent, args.seed, args.root, args.work / "server.log") as agent:
+        attempts = [Attempt(task) for task in tasks]
+        done = agent.run(attempts, sampling.step, rows, f"rollout {args.agent}", plan=sampling.plan)
+        marked = mark_right(done, agent)
+        facts = {"seed": args.seed, "model": agent.digest, "sandbox": agent.pool.layers, "summary": summary(marked)}
+    write_rows(args.out, [trajectory.to_json() for trajectory in marked])
+    write(args.provenance, provenance(fingerprint.settings(config, "rollout", args.agent), **facts))
+    log.info("%s", facts["summary"])
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,182 @@
+"""SCoRe-RL (paper section 3.3): GRPO from the verified prefix with the key-step reward; both are switches of the agent.
+
+    python -m score.train.grpo --config ... --agent score_rl --seed 0 --data correct/bc20-s0/rl.jsonl --out train/score_rl-s0 ...
+
+A judge, search backend or sandbox that fails stops the run with its reason; the last checkpoint stays in the work folder and
+the next call continues from it. A failure never becomes a reward.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from score import cli, fingerprint
+from score.attempts import tools
+from score.config import Config, lineage, read
+from score.config.schema import Agent, Grpo
+from score.correct.sets import KeyStep
+from score.data.metric import metric_of
+from score.engine import open_engine
+from score.errors import ScoreError
+from score.evaluate import metrics
+from score.jsonl import read_rows
+from score.judge import Case, Judge
+from score.provenance import provenance
+from score.records import Trajectory
+from score.sandbox.base import Limits
+from score.train import rewards
+
+log = logging.getLogger("grpo")
+
+
+class RewardModel:
+    """Rewards of a batch of rollouts: rules and execution first, the reward judge for what they leave open."""
+
+    def __init__(self, agent: Agent, settings: Grpo, judge: Judge | None) -> None:
+        self.agent, self.settings, self.judge = agent, settings, judge
+
+    def __call__(self, trajectories: Sequence[Trajectory], key_steps: Sequence[KeyStep]) -> list[tuple[float, str]]:
+        pairs = list(zip(trajectories, key_steps, strict=True))
+        right = self._settle([_answer_case(t) for t in trajectories])
+        wanted = [self.agent.key_step_reward and not r for r in right]
+        compared = [rewards.compare(t, k) if w else None for (t, k), w in zip(pairs, wanted, strict=True)]
+        to_fix = self._settle([_turn_case(t, k, k.fix, c and c[0]) for (t, k), c in zip(pairs, compared, strict=True)])
+        to_error = self._settle([_turn_case(t, k, k.wrong, c and c[1]) for (t, k), c in zip(pairs, compared, strict=True)])
+        tiers = []
+        for i, (trajectory, key_step) in enumerate(pairs):
+            equality = None if compared[i] is None else rewards.Equality(to_fix[i], to_error[i])
+            turn = rewards.key_turn(trajectory, key_step.k)
+            sound = turn is not None and rewards.well_formed(turn, key_step.k)
+            tiers.append(rewards.tier(right[i], equality, well_formed=sound, avoid_requires=self.settings.avoid_requires))
+        return [(rewards.VALUES[tier], tier) for tier in tiers]
+
+    def _settle(self, questions: Sequence[bool | Case]) -> list[bool]:
+        """Decided ones as they are; open ones from the judge, or False if there is none (rules alone decide then)."""
+        cases = [q for q in questions if isinstance(q, Case)]
+        verdicts = iter(self.judge.verdicts(cases) if self.judge and cases else [False] * len(cases))
+        return [next(verdicts) if isinstance(q, Case) else q for q in questions]
+
+
+def _answer_case(trajectory: Trajectory) -> bool | Case:
+    task = trajectory.task
+    if trajectory.answer is None:
+        return False
+    decided = metrics.decide(metric_of(task), trajectory.answer, task.answers)
+    return Case(task.question, " or ".join(task.answers), trajectory.answer) if decided is None else decided == 1.0
+
+
+def _turn_case(trajectory: Trajectory, key_step: KeyStep, reference, decided: bool | None) -> bool | Case:
+    """What execution decided about the key turn, or the case for the judge."""
+    if decided is not None or reference is None:
+        return bool(decided)
+    turn = rewards.key_turn(trajectory, key_step.k)
+    if turn is None:
+        return False
+    return Case(trajectory.task.question, f"{reference.thought}\n{reference.code}", f"{turn.thought}\n{turn.code}")
+
+
+@contextlib.contextmanager
+def reward_model(config: Config, agent: Agent, settings: Grpo, work: Path) -> Iterator[RewardModel]:
+    """Opens the reward judge, if the config names one."""
+    name = config.roles.reward_judge
+    if name is None:
+        yield RewardModel(agent, settings, None)
+        return
+    with open_engine(config.models[name], work / "judge.log") as engine:
+        yield RewardModel(agent, settings, Judge(engine, config.sampling.judge))
+
+
+def usable(key_steps: Sequence[KeyStep], codec, max_prompt: int) -> tuple[list[KeyStep], dict[str, int]]:
+    """Prompts that fit, and how many did not; nothing is filtered silently (hazard 23)."""
+    from score.agent.protocol import messages
+
+    def length(k: KeyStep) -> int:
+        return len(codec.prompt(messages(k.task.question, k.plan, k.prefix, final_observation=k.plan is not None)))
+
+    kept = [k for k in key_steps if length(k) <= max_prompt]
+    counts = {"given": len(key_steps), "used": len(kept), "too_long": len(key_steps) - len(kept)}
+    if not kept:
+        raise ScoreError(f"RL has no prompts: {counts}; the student made no corrected error, or raise max_prompt")
+    return kept, counts
+
+
+def dataset_rows(key_steps: Sequence[KeyStep], prompts_per_update: int) -> list[dict]:
+    """The trainer's dataset: a question for its sampler and the index of the key step.
+
+    Prompts are repeated until they fill an update: TRL drops an incomplete one, and with it the whole training.
+    """
+    rows = [{"prompt": [{"role": "user", "content": k.task.question}], "index": i} for i, k in enumerate(key_steps)]
+    return rows * -(-prompts_per_update // len(rows))
+
+
+def train(model, codec, key_steps: Sequence[KeyStep], config: Config, agent: Agent, settings: Grpo, work: Path, seed: int):
+    """Trains `model`; returns (model, log history)."""
+    import torch
+    from datasets import Dataset
+    from trl import GRPOConfig
+
+    from score.sandbox.zygote import ZygotePool
+    from score.train.optim import last_checkpoint, optimizers, trainer_arguments
+    from score.train.output import ProgressCallback, lora, quiet
+    from score.train.trainer import AgentGRPO
+
+    torch.manual_seed(seed)
+    arguments = GRPOConfig(
+        max_steps=settings.updates,
+        num_generations=settings.generations,
+        max_completion_length=settings.max_completion,
+        temperature=settings.temperature,
+        beta=settings.beta,
+        epsilon=settings.epsilon,
+        loss_type=settings.loss_type,
+        scale_rewards=settings.scale_rewards if settings.scale_rewards != "none" else False,
+        **trainer_arguments(settings, work, seed),
+    )
+    if settings.batch % settings.generations:
+        raise ScoreError(f"training.grpo: batch {settings.batch} is not a multiple of generations {settings.generations}")
+    rows = dataset_rows(key_steps, settings.batch // settings.generations)
+    box = config.sandbox
+    limits = Limits(timeout_s=box.timeout_s, memory_mb=box.memory_mb, output_chars=box.output_chars)
+    model = lora(model, settings.lora)
+    with ZygotePool(limits, require=tuple(box.require)) as pool, reward_model(config, agent, settings, work) as reward:
+        trainer = AgentGRPO(
+            model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=codec.tokenizer,
+            callbacks=[ProgressCallback(f"grpo {agent.name}")], optimizers=optimizers(model, settings),
+            codec=codec, key_steps=key_steps, reward=reward, pool=pool, tools=tools(config), limits=config.protocol,
+            short_horizon=agent.short_horizon, negative_weight=settings.negative_weight,
+            turn_tokens=settings.turn_tokens, context=settings.max_prompt + settings.max_completion,
+        )  # fmt: skip
+        quiet(trainer)
+        trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    return trainer.accelerator.unwrap_model(trainer.model), trainer.state.log_history
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.stage_arguments(parser)
+    parser.add_argument("--data", type=Path, required=True, help="rl.jsonl of the correction stage")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+    config = read(args.config)
+    agent = lineage.agent(config, args.agent)
+    settings = config.training.grpo[agent.settings]
+    from score.engine.transformers import load_model
+    from score.train.output import finish
+    from score.train.sft import start_path
+
+    entry = config.models[lineage.base_model(config, agent.name)]
+    path = start_path(config, agent, args.seed, args.root)
+    model, codec = load_model(path, entry.dtype, entry.revision)
+    key_steps, counts = usable([KeyStep.from_json(row) for row in read_rows(args.data)], codec, settings.max_prompt)
+    log.info("%s: %s", agent.name, counts)
+    model, history = train(model, codec, key_steps, config, agent, settings, args.work, args.seed)
+    record = provenance(fingerprint.settings(config, "grpo", agent.name), seed=args.seed, start=path, data=counts)
+    finish(args.out, model, codec.tokenizer, history, record)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,97 @@
+"""Supervised fine-tuning on trajectories (paper section 3.1, L_BC): thoughts and code are trained on, observations are not.
+
+    python -m score.train.sft --config ... --agent bc20 --seed 0 --data rollout/teacher/cold_start.jsonl --out train/bc20-s0 ...
+
+TRL's SFTTrainer on rows that are tokenised here, segment by segment, exactly as a rollout tokenises them (TRL.md section 3:
+TRL keeps `labels` as they are). A killed job continues from its last checkpoint. The output folder holds `model/`
+(complete weights; LoRA is merged), `log.csv` and `provenance.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from score import cli, fingerprint
+from score.attempts import trained_model
+from score.config import Agent, Config, lineage, read
+from score.config.schema import Sft
+from score.engine import resolve_path
+from score.jsonl import read_rows
+from score.provenance import provenance
+from score.records import Trajectory
+from score.train.output import finish
+from score.train.rows import TrainingSet, training_set
+
+log = logging.getLogger("sft")
+
+
+def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int, label: str):
+    """Trains `model` in place; returns (model, log history). `work` keeps checkpoints."""
+    import torch
+    from datasets import Dataset
+    from transformers import DataCollatorForSeq2Seq
+    from trl import SFTConfig, SFTTrainer
+
+    from score.train.optim import last_checkpoint, optimizers, trainer_arguments
+    from score.train.output import ProgressCallback, lora, quiet
+
+    torch.manual_seed(seed)
+    arguments = SFTConfig(
+        num_train_epochs=settings.epochs,
+        max_length=None,  # rows are measured before; TRL would cut at 1024 silently
+        packing=False,
+        **trainer_arguments(settings, work, seed),
+    )
+    tokenizer = codec.tokenizer
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = lora(model.train(), settings.lora)
+    trainer = SFTTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=Dataset.from_list(data.rows),
+        data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100),
+        processing_class=tokenizer,
+        callbacks=[ProgressCallback(label)],
+        optimizers=optimizers(model, settings),
+    )
+    quiet(trainer)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    return trainer.model, trainer.state.log_history
+
+
+def start_path(config: Config, agent: Agent, seed: int, root: Path) -> str:
+    """The model folder (or hub name) that a trained agent starts from."""
+    start = lineage.agent(config, agent.start)
+    if start.method == "prompt":
+        return resolve_path(config.models[start.model].path)
+    return str(trained_model(root, start.name, seed))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.stage_arguments(parser)
+    parser.add_argument("--data", type=Path, nargs="+", required=True, help="trajectories")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+    config = read(args.config)
+    agent = lineage.agent(config, args.agent)
+    settings = config.training.sft[agent.settings]
+    trajectories = [Trajectory.from_json(row) for path in args.data for row in read_rows(path)]
+    from score.engine.transformers import load_model
+
+    entry = config.models[lineage.base_model(config, agent.name)]
+    path = start_path(config, agent, args.seed, args.root)
+    model, codec = load_model(path, entry.dtype, entry.revision)
+    data = training_set(trajectories, codec, settings.max_length)
+    log.info("%s: %s", agent.name, data.counts)
+    model, history = train(model, codec, data, settings, args.work, args.seed, f"sft {agent.name}")
+    record = provenance(fingerprint.settings(config, "sft", agent.name), seed=args.seed, start=path, data=data.counts)
+    finish(args.out, model, codec.tokenizer, history, record)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,173 @@
+"""What the Snakemake rules ask: which files a target needs. Pure functions of the config, so that the rules stay plain.
+
+All paths are written out here or in the rules as `results/<experiment>/<stage>/...`; nothing touches the disk.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from score import fingerprint
+from score.config import Config, lineage, load
+from score.config.__main__ import dump
+from score.config.load import nearest
+from score.data import benchmarks
+from score.errors import ScoreError
+
+MAIN_GROUPS = ("math", "facts")  # tables 1 and 3; the rest is deep search, table 2
+MADE_MODELS = "models/"  # model folders below it are made by a rule
+
+
+class Plan:
+    """One experiment's plan: every method returns paths, names or words for params."""
+
+    def __init__(self, raw: Mapping[str, Any]) -> None:
+        self.config: Config = load(raw)
+        self.root = f"results/{self.config.experiment}"
+        self.micro = self.config.data.world == "micro"
+        self.main = [b for b in self.config.benchmarks if benchmarks.get(b).group in MAIN_GROUPS]
+        self.deep = [b for b in self.config.benchmarks if b not in self.main]
+
+    def agents(self, method: str | None = None, table: int | None = None) -> list[str]:
+        """Names of agents, by method or by the table that shows them."""
+        chosen = (a for a in self.config.agents if method in (None, a.method) and (table is None or table in a.tables))
+        return [agent.name for agent in chosen]
+
+    def resolved(self) -> str:
+        return dump(self.config)
+
+    def agents_json(self) -> str:
+        """Rows of the tables: names, labels, membership."""
+        models = self.config.models
+        rows = [
+            {"name": a.name, "method": a.label, "student": models[m].label or m, "tables": a.tables}
+            for a in self.config.agents
+            for m in [lineage.base_model(self.config, a.name)]
+        ]
+        return json.dumps(rows, indent=1, ensure_ascii=False)
+
+    def of_table(self, table: int) -> list[str]:
+        """Benchmarks whose columns the table shows."""
+        return self.deep if table == 2 else self.main
+
+    def scores(self, tables: Iterable[int] = (1, 2, 3)) -> list[str]:
+        """The score files behind some tables."""
+        wanted = {
+            f"{self.root}/eval/{agent}/{seed}/{benchmark}.score.json": None
+            for table in tables
+            for agent in self.agents(table=table)
+            for seed in self.config.seeds
+            for benchmark in self.of_table(table)
+        }
+        return list(wanted)
+
+    def tables(self) -> list[str]:
+        """Tables that have at least one row and one column."""
+        shown = [n for n in (1, 2, 3) if self.agents(table=n) and self.of_table(n)]
+        return [f"{self.root}/tables/table{n}.{suffix}" for n in shown for suffix in ("csv", "md")]
+
+    def all_benchmarks(self) -> list[str]:
+        """Every benchmark of the world, whether it is evaluated here or not."""
+        return [name for name in benchmarks.NAMES if (benchmarks.get(name).world == "micro") == self.micro]
+
+    def benchmark_tasks(self) -> list[str]:
+        """All their questions: none of them may be trained on, whether it is evaluated or not."""
+        folder = f"{self.root}/data" if self.micro else f"{self.root}/data/all"
+        return [f"{folder}/{name}.jsonl" for name in self.all_benchmarks()]
+
+    def benchmark_files(self, wildcards: Any) -> list[str]:
+        """The published files that a benchmark is made of."""
+        return [f"{self.root}/data/raw/{path}" for path in benchmarks.get(wildcards.benchmark).files]
+
+    def limit_option(self, benchmark: str) -> str:
+        """How many questions are attempted of a benchmark, as an option; nothing stands for all."""
+        data = self.config.data
+        limit = data.limits.get(benchmark) or data.per_benchmark
+        return f"--limit {limit}" if limit else ""
+
+    def seed_tasks(self) -> list[str]:
+        """Files of training questions."""
+        if self.micro:
+            return [f"{self.root}/data/seeds/micro.jsonl"]
+        return [f"{self.root}/data/seeds/{seed_name(path)}.jsonl" for path in self.config.data.seeds]
+
+    def seed_file(self, wildcards: Any) -> str:
+        """The published file behind `data/seeds/{name}.jsonl`."""
+        known = {seed_name(path): path for path in self.config.data.seeds}
+        if wildcards.name not in known:
+            raise ScoreError(f"no training questions named {wildcards.name!r}; {nearest(wildcards.name, known)}")
+        return f"{self.root}/data/raw/{known[wildcards.name]}"
+
+    def teacher_agent(self) -> str:
+        """The agent that stands for the teacher in rollouts."""
+        teacher = self.config.roles.teacher
+        return next((a.name for a in self.config.agents if a.model == teacher), "teacher")
+
+    def model_of(self, agent: str, seed: str) -> list[str]:
+        """The model folder that an agent acts with, where a rule makes it; nothing for a hub name or a shipped model."""
+        if lineage.agent(self.config, agent).method != "prompt":
+            return [f"{self.root}/train/{lineage.run(agent, seed)}/model"]
+        path = self.config.models[self.base(agent)].path or ""
+        return [path] if path.startswith(MADE_MODELS) else []
+
+    def start_model(self, agent: str, seed: str) -> list[str]:
+        """The trained model that a training run starts from."""
+        return self.model_of(lineage.agent(self.config, agent).start, seed)
+
+    def sft_data(self, agent: str, seed: str) -> list[str]:
+        """Trajectories that an sft agent is trained on."""
+        entry, teacher = lineage.agent(self.config, agent), self.teacher_agent()
+        if entry.data == "corrections":
+            return [f"{self.corrections(agent, seed)}/sft.jsonl"]
+        parts = ["cold_start"] if entry.data == "cold_start" else ["cold_start", "mentored"]
+        if self.config.data.demonstrations.source == "published":
+            parts = ["cold_start"]
+        return [f"{self.root}/rollout/{teacher}/{part}.jsonl" for part in parts]
+
+    def student_folder(self) -> list[str]:
+        """The model folder whose tokenizer measures published demonstrations: that of the first cold-started agent."""
+        first = next(a.name for a in self.config.agents if a.data == "cold_start")
+        return [self.config.models[self.base(first)].path]
+
+    def corrections(self, agent: str, seed: str) -> str:
+        """Folder of the corrections that an agent is trained on."""
+        return f"{self.root}/correct/{lineage.run(lineage.cold_start(self.config, agent), seed)}"
+
+    def verdicts(self, benchmark: str) -> list[str]:
+        """The verdict file of a benchmark that rules alone cannot score."""
+        return [f"{self.root}/verdicts/{benchmark}.jsonl"] if benchmarks.get(benchmark).metric == "judge" else []
+
+    def predictions(self, benchmark: str) -> list[str]:
+        """All predictions that a judge sees at once: those of every agent in a table with this column."""
+        tables = [2] if benchmark in self.deep else [1, 3]
+        agents = {agent: None for table in tables for agent in self.agents(table=table)}
+        return [f"{self.root}/eval/{a}/{s}/{benchmark}.jsonl" for a in agents for s in self.config.seeds]
+
+    def stage(self, name: str, agent: str, **more: Any) -> str:
+        """A fingerprint for a rule's params and its work folder."""
+        return fingerprint.stage(self.config, name, agent, **more)
+
+    def gpus(self, *models: str | None) -> int:
+        """GPUs that a job with these models takes."""
+        return sum(self.config.models[name].gpus for name in models if name is not None)
+
+    def code(self, name: str) -> str:
+        """A fingerprint of the modules behind a stage that has no agent."""
+        return fingerprint.code(fingerprint.CODE[name])
+
+    def base(self, agent: str) -> str:
+        """Key in `models` of the model that an agent is, or was trained from."""
+        return lineage.base_model(self.config, agent)
+
+
+def seed_name(path: str) -> str:
+    """`math_bc_init` from `MPS/data_resource/math_bc_init_seed.jsonl`."""
+    return path.rsplit("/", 1)[-1].removesuffix(".jsonl").removesuffix("_seed")
+
+
+def pattern(names: Iterable[str]) -> str:
+    """A wildcard constraint that matches these names and nothing else."""
+    return "|".join(map(re.escape, names)) or "(?!)"

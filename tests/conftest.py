@@ -1,0 +1,24 @@
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+@pytest.fixture
+def random_student():
+    """(model, codec): the micro student's shape and tokenizer, small, with random weights."""
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from score.engine.codec import ChatCodec
+    from score.micro.language import make_tokenizer, model_config
+
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(model_config(hidden=32, layers=2, heads=2, intermediate=64))
+    return model, ChatCodec(make_tokenizer())

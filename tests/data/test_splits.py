@@ -1,0 +1,162 @@
+"""Training questions: normalisation, contamination, split."""
+
+import json
+import random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from score.data import benchmarks
+from score.data.benchmark import read_benchmark
+from score.data.questions import normalise, question_id, read_questions
+from score.data.seeds import main as seeds_main
+from score.data.seeds import read_seeds
+from score.data.splits import find_contamination, main, split
+from score.errors import ScoreError
+from score.jsonl import read_rows, write_rows
+from score.records import Task
+
+
+def task(question, id=None, dataset="train"):
+    return Task(id or question_id(question), question, ("a",), dataset)
+
+
+def test_normalise():
+    assert normalise("Wer ist  Ｇröße №1?\n") == "weristgrößeno1"
+    assert normalise("2024年“秋季”？") == "2024年秋季"
+    assert normalise("?!") == ""
+    assert question_id("A b?") == question_id("a B") != question_id("a c")
+
+
+def test_contamination():
+    train = [task("What is it?"), task("Who?"), task("New one"), task("...")]
+    tests = {"x": [task("what IS it", "x1"), task("Other", "x2"), task("---", "x3")], "y": [task("What is it", "y1")]}
+    found = find_contamination(train, tests)
+    assert found.dropped == {train[0].id: ["x1", "y1"]}
+    assert found.found == {"x": ["x1"], "y": ["y1"]}
+    assert found.n_found == 2
+
+
+questions = st.lists(st.text("abc", min_size=1, max_size=4), unique=True, max_size=30)
+
+
+@given(questions, st.floats(0, 1), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_a_split_depends_on_questions_not_on_order(questions, share, seed, shuffler):
+    tasks = [task(question) for question in questions]
+    first, second = split(tasks, share, seed)
+    assert len(first) == round(share * len(tasks))
+    assert sorted(first + second) == sorted(t.id for t in tasks)
+    shuffler.shuffle(tasks)
+    assert split(tasks, share, seed) == (first, second)
+
+
+def test_seeds_give_different_splits():
+    tasks = [task(f"question {i}") for i in range(100)]
+    cold = [set(split(tasks, 0.2, seed)[0]) for seed in (0, 1)]
+    assert cold[0] != cold[1]
+    assert len(cold[0] & cold[1]) < 15
+
+
+def test_the_command(tmp_path):
+    train = [task(f"question {i}") for i in range(20)]
+    write_rows(tmp_path / "a.jsonl", [t.to_json() for t in train[:12]])
+    write_rows(tmp_path / "b.jsonl", [t.to_json() for t in train[10:]])
+    tests = [task("Question 3.", "t-1", "hle"), task("Unseen", "t-2", "hle")]
+    write_rows(tmp_path / "hle.jsonl", [t.to_json() for t in tests])
+    outputs = ["--out", "splits.json", "--contamination", "c.json", "--report", "c.md"]
+    outputs = [word if word.startswith("--") else str(tmp_path / word) for word in outputs]
+    inputs = [
+        "--seeds",
+        str(tmp_path / "a.jsonl"),
+        str(tmp_path / "b.jsonl"),
+        "--benchmarks",
+        str(tmp_path / "hle.jsonl"),
+    ]
+    main([*inputs, *outputs, "--share", "0.2"])
+    splits = json.loads((tmp_path / "splits.json").read_text())
+    contamination = json.loads((tmp_path / "c.json").read_text())
+    assert contamination["counts"] == {
+        "given": 22,
+        "distinct": 20,
+        "dropped": 1,
+        "test_questions_found": 1,
+        "cold_start": 4,
+        "mentored": 15,
+    }
+    assert contamination["benchmarks"] == {"hle": {"questions": 2, "found": ["t-1"]}}
+    assert contamination["dropped"] == {train[3].id: ["t-1"]}
+    assert set(splits["cold_start"]) | set(splits["mentored"]) == {t.id for t in train} - {train[3].id}
+    assert "| hle | 2 | 1 |" in (tmp_path / "c.md").read_text()
+    main([*inputs[:1], *inputs[2:3], inputs[1], *inputs[3:], *outputs, "--share", "0.2"])
+    assert json.loads((tmp_path / "splits.json").read_text()) == splits
+
+
+def test_seeds(tmp_path):
+    rows = [
+        {"id": "u1", "question": "How many?", "true_answer": " The final answer is \\[ \\boxed{\\text{Two}} \\] "},
+        {"id": "u2", "question": "how many", "true_answer": "\\boxed{3}"},
+        {"id": "u3", "question": "Half?", "true_answer": "\\frac{1}{2}", "level": 2},
+    ]
+    write_rows(tmp_path / "search_x_seed.jsonl", rows)
+    seeds_main(["--raw", str(tmp_path / "search_x_seed.jsonl"), "--out", str(tmp_path / "out.jsonl")])
+    first, second = (Task.from_json(row) for row in read_rows(tmp_path / "out.jsonl"))
+    assert (first.id, first.answers, first.dataset) == (question_id("how many"), ("Two",), "search_x")
+    assert first.meta == {"published_id": "u1", "metric": "judge", "published_answer": rows[0]["true_answer"]}
+    assert (second.answers, second.meta) == (("\\frac{1}{2}",), {"published_id": "u3", "metric": "judge", "level": 2})
+    write_rows(tmp_path / "other.jsonl", rows)
+    with pytest.raises(ScoreError, match="must start with one of math, search"):
+        read_seeds(tmp_path / "other.jsonl")
+
+
+# The published files
+
+
+@pytest.fixture(scope="module")
+def tests(official):
+    real = [benchmarks.get(name) for name in benchmarks.NAMES if benchmarks.get(name).world == "real"]
+    return {b.name: read_benchmark(b, [official / path for path in b.files]) for b in real}
+
+
+def test_published_search_seeds_hold_593_test_questions(official, tests):
+    seeds = read_seeds(official / "MPS/data_resource/search_mps_seed.jsonl")
+    assert len(seeds) == 11_167
+    found = find_contamination(seeds, tests)
+    counts = {name: len(ids) for name, ids in found.found.items() if ids}
+    assert counts == {
+        "2wiki": 116,
+        "webwalker": 118,
+        "hotpotqa": 97,
+        "bamboogle": 78,
+        "hle": 73,
+        "musique": 58,
+        "gaia": 31 + 20 + 2,
+    }
+    assert found.n_found == 593
+    gaia = {t.id: t.meta["level"] for t in tests["gaia"]}
+    assert [sum(gaia[id] == level for id in found.found["gaia"]) for level in (1, 2, 3)] == [20, 31, 2]
+    assert len(found.dropped) == 593
+    raw = read_questions([official / "MPS/data_resource/search_mps_seed.jsonl"], "raw")
+    by_id = {t.id: t for t in seeds}
+    tail = {t.id for t in raw[8260:]}
+    assert sum(by_id[id].meta["published_id"] in tail for id in found.dropped) == 590
+
+
+def test_the_other_published_seeds(official, tests):
+    search = find_contamination(read_seeds(official / "MPS/data_resource/search_bc_init_seed.jsonl"), tests)
+    assert {name: len(ids) for name, ids in search.found.items() if ids} == {"hotpotqa": 12}
+    math = read_seeds(official / "MPS/data_resource/math_bc_init_seed.jsonl")
+    assert len(math) == 1331
+    assert {t.meta["metric"] for t in math} == {"math"}
+    assert find_contamination(math, tests).n_found == 0
+
+
+def test_the_published_seeds_split_is_even_over_files(official):
+    seeds = [
+        t for kind in ("math", "search") for t in read_seeds(official / f"MPS/data_resource/{kind}_bc_init_seed.jsonl")
+    ]
+    random.Random(0).shuffle(seeds)
+    cold = set(split(seeds, 0.2, 0)[0])
+    for dataset in ("math_bc_init", "search_bc_init"):
+        ids = [t.id for t in seeds if t.dataset == dataset]
+        assert 0.17 < sum(id in cold for id in ids) / len(ids) < 0.23

@@ -1,0 +1,128 @@
+"""What counts as a score, what counts as none, and which prediction files are refused."""
+
+import json
+
+import pytest
+
+from score.data import benchmarks
+from score.errors import ScoreError
+from score.evaluate.score import main, read_predictions, read_scores, score, verdict_key
+from score.jsonl import write_rows
+from score.records import Step, StopReason, Task, Trajectory
+
+JUDGED, MICRO = benchmarks.get("gaia"), benchmarks.get("math2")
+TASKS = [Task(f"q{i}", f"Question {i}?", (str(i),), "gaia") for i in range(6)]
+
+
+def episode(task, answer=None, stop=StopReason.ANSWERED, error=None, **meta):
+    steps = (Step("t", "c", "o", error=error), Step("t", "c", "o"))
+    meta = {"agent": "a", "run_seed": 0, "tool_calls": {"web_search": 3}} | meta
+    tokens = {"prompt": 100, "completion": 20, "calls": 3}
+    return Trajectory(task, "plan", steps, stop, answer, tokens, meta=meta)
+
+
+def scored(trajectories, benchmark=JUDGED, verdicts=None, tasks=TASKS):
+    return score(trajectories, tasks, benchmark, verdicts or {}, agent="a", seed=0)
+
+
+def test_a_judged_benchmark():
+    trajectories = [
+        episode(TASKS[0], "0"),  # the rules see it
+        episode(TASKS[1], "one"),  # the judge accepts
+        episode(TASKS[2], "three"),  # the judge refuses
+        episode(TASKS[3], None, StopReason.MAX_STEPS),
+        episode(TASKS[4], None, StopReason.PARSE_ERROR, error="truncated"),
+        episode(TASKS[5], None, StopReason.CONTEXT_OVERFLOW),
+    ]
+    verdicts = {
+        verdict_key("gaia", "Question 1?", "one"): True,
+        verdict_key("gaia", "Question 2?", "three"): False,
+        verdict_key("gaia", "Question 3?", "three"): True,
+    }
+    scores = scored(trajectories, verdicts=verdicts)
+    assert [row.score for row in scores.rows] == [1.0, 1.0, 0.0, 0.0, 0.0, 0.0]
+    assert (scores.mean, scores.n, scores.questions, scores.complete) == (pytest.approx(2 / 6), 6, 6, True)
+    assert scores.rates == pytest.approx(
+        {"no_answer": 3 / 6, "truncated": 2 / 6, "infrastructure_error": 0, "parse_error": 1 / 6}
+    )
+    assert scores.means == {
+        "steps": 2,
+        "tool_calls": 3,
+        "prompt_tokens": 100,
+        "completion_tokens": 20,
+        "engine_calls": 3,
+    }
+
+
+def test_what_has_no_outcome_is_never_a_zero():
+    trajectories = [
+        episode(TASKS[0], "0"),
+        episode(TASKS[1], "1", StopReason.INFRASTRUCTURE_ERROR),
+        episode(TASKS[2], "two"),  # waits for the judge
+        episode(TASKS[3], "three", verdict="none"),
+    ]
+    scores = scored(trajectories, verdicts={verdict_key("gaia", "Question 3?", "three"): False})
+    assert [row.score for row in scores.rows] == [1.0, None, None, 0.0, None, None]
+    assert [row.stop for row in scores.rows] == ["answered", "infrastructure_error", "answered", "answered", None, None]
+    assert (scores.mean, scores.n, scores.questions, scores.complete) == (0.5, 2, 6, False)
+    assert scores.rates["infrastructure_error"] == 0.25
+    assert scores.rates["no_answer"] == 0.0
+
+
+def test_nothing_scored_has_no_mean():
+    scores = scored([])
+    assert (scores.mean, scores.n, scores.complete) == (None, 0, False)
+    assert set(scores.rates.values()) == {0.0}
+    assert scores.means == {}
+
+
+@pytest.mark.parametrize("benchmark", ["math2", "aime24", "hotpotqa"])
+def test_rules_decide_the_other_metrics_alone(benchmark):
+    scores = scored(
+        [episode(task, answer) for task, answer in zip(TASKS, "012994", strict=True)], benchmarks.get(benchmark)
+    )
+    assert [row.score for row in scores.rows] == [1, 1, 1, 0, 0, 0]
+    assert scores.complete
+
+
+def write(path, *trajectories):
+    write_rows(path, [trajectory.to_json() | {"key": "k"} for trajectory in trajectories])
+
+
+def test_predictions_that_do_not_belong_are_refused(tmp_path):
+    path = tmp_path / "p.jsonl"
+    good, other = episode(TASKS[0], "0"), Task("q0", "Another question?", ("0",), "gaia")
+    cases = [
+        (episode(Task("q9", "?", ("1",), "gaia")), r"p\.jsonl:2: question 'q9' is not in the task file"),
+        (episode(other), r"p\.jsonl:2: question 'q0' is not in the task file"),
+        (good, r"p\.jsonl:2: a second prediction for question 'q0'"),
+        (episode(TASKS[1], agent="b"), r"p\.jsonl:2: agent is 'b', these should be 'a''s"),
+        (episode(TASKS[1], run_seed=1), r"p\.jsonl:2: run_seed is 1, these should be 0's"),
+    ]
+    for bad, message in cases:
+        write(path, good, bad)
+        with pytest.raises(ScoreError, match=message):
+            read_predictions(path, TASKS, "a", 0)
+    write_rows(path, [{"version": 1}])
+    with pytest.raises(ScoreError, match=r"p\.jsonl:1: not a trajectory \(KeyError: 'task'\)"):
+        read_predictions(path, TASKS, "a", 0)
+    write(path, good, episode(TASKS[1], "1"))
+    assert len(read_predictions(path, TASKS, "a", 0)) == 2
+
+
+def test_the_command(tmp_path):
+    write_rows(tmp_path / "tasks.jsonl", [task.to_json() for task in TASKS])
+    write(tmp_path / "p.jsonl", *[episode(task, "so-so") for task in TASKS])
+    keys = [verdict_key("gaia", task.question, "so-so") for task in TASKS]
+    write_rows(tmp_path / "v.jsonl", [{"key": key, "equivalent": i < 3} for i, key in enumerate(keys)])
+    inputs = ["--predictions", str(tmp_path / "p.jsonl"), "--tasks", str(tmp_path / "tasks.jsonl")]
+    inputs += ["--verdicts", str(tmp_path / "v.jsonl"), "--benchmark", "gaia", "--agent", "a", "--seed", "0"]
+    main([*inputs, "--out", str(tmp_path / "x.score.json")])
+    scores = read_scores(tmp_path / "x.score.json")
+    assert (scores.agent, scores.benchmark, scores.mean, scores.n, scores.complete) == ("a", "gaia", 0.5, 6, True)
+    assert scores.to_json() == json.loads((tmp_path / "x.score.json").read_text())
+    write_rows(tmp_path / "v.jsonl", [{"key": keys[0], "equivalent": "true"}])
+    with pytest.raises(ScoreError, match=r'v\.jsonl:1: a verdict needs "key" and a true or false "equivalent"'):
+        main([*inputs, "--out", str(tmp_path / "y.score.json")])
+    with pytest.raises(ScoreError, match="not a score file"):
+        read_scores(tmp_path / "v.jsonl")

@@ -1,0 +1,71 @@
+"""Intervals against textbook values, against other implementations, and against what an interval promises."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from score.report.stats import macro_average, paired_difference, wilson
+
+
+@given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.9, 0.95]))
+def test_wilson_agrees_with_scipy(case, confidence):
+    successes, n = case
+    ours = wilson(successes, n, confidence)
+    theirs = scipy_stats.binomtest(successes, n).proportion_ci(confidence, method="wilson")
+    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-9)
+    assert 0 <= ours.low <= ours.mean + 1e-12 <= ours.high + 2e-12 <= 1 + 2e-12
+
+
+def test_zero_of_thirty_is_not_certainty():
+    assert wilson(0, 30).high == pytest.approx(0.1135, abs=1e-3)
+
+
+def test_the_bootstrap_is_seeded():
+    scores = [np.arange(20) % 3 / 2, np.arange(7) % 2]
+    assert macro_average(scores) == macro_average(scores)
+    assert macro_average(scores, seed=1) != macro_average(scores)
+
+
+def test_benchmarks_weigh_the_same_whatever_their_size():
+    interval = macro_average([np.ones(500), np.zeros(10)])
+    assert (interval.mean, interval.low, interval.high) == (0.5, 0.5, 0.5)
+
+
+def test_the_bootstrap_agrees_with_the_normal_approximation():
+    rng = np.random.default_rng(3)
+    scores = [rng.random(400) < 0.4, rng.random(300) < 0.7]
+    interval = macro_average(scores)
+    deviation = np.sqrt(sum(s.var() / len(s) for s in scores)) / len(scores)
+    assert interval.mean == pytest.approx(np.mean([s.mean() for s in scores]))
+    assert interval.low == pytest.approx(interval.mean - 1.96 * deviation, abs=0.004)
+    assert interval.high == pytest.approx(interval.mean + 1.96 * deviation, abs=0.004)
+
+
+def test_the_interval_covers_the_truth_about_as_often_as_it_says():
+    rng = np.random.default_rng(0)
+    hits = 0
+    for i in range(200):
+        interval = macro_average([rng.random(80) < 0.3, rng.random(60) < 0.6], resamples=500, seed=i)
+        hits += interval.low <= 0.45 <= interval.high
+    assert 180 <= hits <= 199
+
+
+def test_pairing_removes_the_difficulty_of_questions():
+    rng = np.random.default_rng(0)
+    difficulty = rng.random(200)
+    left, right = difficulty + 0.05 + rng.normal(0, 0.01, 200), difficulty
+    paired = paired_difference([left], [right])
+    assert paired.mean == pytest.approx(0.05, abs=0.005)
+    assert 0.045 < paired.low < paired.high < 0.055
+    alone = macro_average([left])
+    assert alone.high - alone.low > 5 * (paired.high - paired.low)
+
+
+def test_a_system_does_not_differ_from_itself():
+    scores = [np.random.default_rng(1).random(30)]
+    interval = paired_difference(scores, scores)
+    assert (interval.mean, interval.low, interval.high) == (0, 0, 0)
+    with pytest.raises(ValueError, match="zip"):
+        paired_difference(scores, scores * 2)

@@ -1,0 +1,228 @@
+"""The contract with TRL's GRPOTrainer (fails on an upgrade that changes it), and RL from verified prefixes.
+
+Proven here: sampled ids are trained on as sampled, observation tokens get no gradient, prompts arrive group by group and in
+line with their rows, finished episodes get no further step, and a dead judge stops the run.
+"""
+
+import itertools
+import re
+
+import pytest
+import torch
+from fakes import LocalPool
+
+from score.agent.protocol import Message, plan_text, step_text
+from score.config.schema import Agent, Grpo, Protocol
+from score.correct.sets import KeyStep
+from score.errors import InfrastructureError
+from score.judge import Judge
+from score.records import Step, Task
+from score.train.grpo import RewardModel, dataset_rows, usable
+from score.train.trainer import AgentGRPO
+
+SETTINGS = Grpo(
+    lr=1e-3, updates=2, batch=8, micro_batch=4, generations=4, max_prompt=128, max_completion=128, turn_tokens=12,
+    beta=0.0, schedule="constant", save_every=1,
+)  # fmt: skip
+PREFIX = (Step("Find Ba", "x = 4\nprint(x)", "4", text=step_text("Find Ba", "x = 4\nprint(x)")),)
+
+
+def key_step(name: str, k: int = 2) -> KeyStep:
+    task = Task(name, f"How many coins has {name}?", ("5",), "toy", {"metric": "exact"})
+    plan = Message("assistant", plan_text("Plan: 2")) if k else None
+    wrong, fix = Step("w", "print(9)", "9"), Step("f", "print(x + 1)", "5")
+    return KeyStep(task, k, plan, PREFIX if k else (), wrong, fix)
+
+
+class Recorder(AgentGRPO):
+    """Keeps what the loss sees."""
+
+    def _compute_loss(self, model, inputs):
+        self.seen.append({k: v.detach().clone() if torch.is_tensor(v) else v for k, v in inputs.items()})
+        return super()._compute_loss(model, inputs)
+
+
+def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, cls=Recorder, negative_weight=1.0, tools=None):
+    from datasets import Dataset
+    from trl import GRPOConfig
+
+    from score.train.optim import trainer_arguments
+
+    model, codec = student
+    model.save_pretrained(tmp_path / "start")
+    arguments = GRPOConfig(
+        max_steps=SETTINGS.updates, num_generations=SETTINGS.generations, max_completion_length=SETTINGS.max_completion,
+        temperature=1.0, **trainer_arguments(SETTINGS, tmp_path, 0),
+    )  # fmt: skip
+    rows = dataset_rows(steps, SETTINGS.batch // SETTINGS.generations)
+    trainer = cls(
+        model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=codec.tokenizer,
+        codec=codec, key_steps=steps, reward=reward or by_length, pool=LocalPool(), tools=tools or {},
+        limits=Protocol(max_steps=4), short_horizon=short_horizon, negative_weight=negative_weight,
+        turn_tokens=SETTINGS.turn_tokens, context=256,
+    )  # fmt: skip
+    trainer.seen = []
+    return trainer
+
+
+OBSERVATION = re.compile(r"(<\|end\|>)?(<\|user\|>Observation: .*<\|end\|><\|assistant\|>)?", re.DOTALL)
+"""What lies between two sampled turns; the first end token only where the turn ran into the token limit."""
+
+
+def masked_runs(ids, mask):
+    """Maximal stretches of ids that the model did not sample."""
+    pairs = itertools.groupby(zip(ids, mask, strict=True), key=lambda pair: pair[1])
+    return [[token for token, _ in run] for sampled, run in pairs if not sampled]
+
+
+def by_length(trajectories, key_steps):
+    """Any reward that differs within a group."""
+    return [(float(t.tokens["completion"] % 7), "none") for t in trajectories]
+
+
+def test_rollouts_are_aligned_masked_and_trained_on_as_sampled(random_student, tmp_path):
+    given, rolled = [], []
+
+    class Watching(Recorder):
+        def roll(self, prompts):
+            given.append([row["index"] for row in self.rows])
+            out = super().roll(prompts)
+            rolled.append(out)
+            return out
+
+    trainer = make_trainer(random_student, tmp_path, [key_step("Ba"), key_step("Bo"), key_step("Be")], cls=Watching)
+    trainer.train()
+    codec = random_student[1]
+    for indexes, out in zip(given, rolled, strict=True):
+        assert len(indexes) == SETTINGS.batch
+        groups = [indexes[i : i + SETTINGS.generations] for i in range(0, len(indexes), SETTINGS.generations)]
+        assert all(len(set(group)) == 1 for group in groups), "a group shares its prompt"
+        for prompt, completion, mask in zip(out["prompt_ids"], out["completion_ids"], out["env_mask"], strict=True):
+            assert "x = 4" in codec.decode(prompt), "the verified prefix is prompt"
+            for run in masked_runs(completion, mask):
+                assert OBSERVATION.fullmatch(codec.decode(run)), codec.decode(run)
+            assert mask[0] == 1, "the first generated token follows the prefix"
+
+
+def test_the_loss_has_no_gradient_at_observations(random_student, tmp_path):
+    trainer = make_trainer(random_student, tmp_path, [key_step("Ba"), key_step("Bo")])
+    leaves = []
+    original = trainer._get_per_token_logps_and_entropies
+
+    def spy(*args, **kwargs):
+        result = original(*args, **kwargs)
+        logps = result[0]
+        if logps.requires_grad:
+            logps.retain_grad()
+            leaves.append(logps)
+        return result
+
+    trainer._get_per_token_logps_and_entropies = spy
+    trainer.train()
+    seen_nonzero = 0
+    for inputs, logps in zip(trainer.seen, leaves, strict=True):
+        mask = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
+        assert (logps.grad[~mask] == 0).all()
+        active = inputs["advantages"] != 0
+        seen_nonzero += int((logps.grad[active][mask[active]] != 0).sum())
+    assert seen_nonzero > 0
+
+
+@pytest.mark.parametrize("short_horizon", [True, False])
+def test_short_horizon_decides_where_a_rollout_starts(random_student, tmp_path, short_horizon):
+    trainer = make_trainer(random_student, tmp_path, [key_step("Ba")], short_horizon=short_horizon)
+    trainer.rows = [{"index": 0}] * 4
+    out = trainer.roll(["p"] * 4)
+    prompt = random_student[1].decode(out["prompt_ids"][0])
+    assert ("x = 4" in prompt) is short_horizon
+    assert prompt.endswith("<|assistant|>")
+
+
+def test_negative_advantages_can_weigh_less(random_student, tmp_path):
+    trainer = make_trainer(random_student, tmp_path, [key_step("Ba"), key_step("Bo")], negative_weight=0.0)
+    trainer.train()
+    advantages = torch.cat([inputs["advantages"] for inputs in trainer.seen])
+    assert (advantages >= 0).all()
+    assert (advantages > 0).any()
+
+
+def test_a_dead_judge_stops_the_step_and_rewards_nothing(random_student, tmp_path):
+    def down(trajectories, key_steps):
+        raise InfrastructureError("the judge is down")
+
+    trainer = make_trainer(random_student, tmp_path, [key_step("Ba"), key_step("Bo")], reward=down)
+    with pytest.raises(InfrastructureError, match="judge is down"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_a_prefix_that_no_longer_replays_stops_the_step(random_student, tmp_path):
+    import dataclasses
+
+    stale = dataclasses.replace(key_step("Ba"), prefix=(dataclasses.replace(PREFIX[0], observation="17"),))
+    trainer = make_trainer(random_student, tmp_path, [stale])
+    trainer.rows = [{"index": 0}] * 4
+    with pytest.raises(InfrastructureError, match=r"4 of 4 RL episodes have no outcome.*ReplayMismatch"):
+        trainer.roll(["p"] * 4)
+
+
+def test_fewer_prompts_than_an_update_takes_are_repeated():
+    """TRL would otherwise end such a run after no update at all, and call it done."""
+    rows = dataset_rows([key_step("Ba"), key_step("Bo"), key_step("Be")], prompts_per_update=8)
+    assert len(rows) >= 8
+    assert {row["index"] for row in rows} == {0, 1, 2}
+
+
+def test_a_row_is_dropped_and_counted_when_its_prefix_is_too_long(random_student):
+    kept, counts = usable([key_step("Ba"), key_step("Bo" * 200)], random_student[1], max_prompt=100)
+    assert len(kept) == 1
+    assert counts == {"given": 2, "used": 1, "too_long": 1}
+
+
+class TestRewardModel:
+    agent = Agent(name="rl", label="RL", method="grpo")
+
+    def model(self, judge=None, **agent):
+        return RewardModel(self.agent.model_copy(update=agent), SETTINGS, judge)
+
+    def trajectory(self, *steps, answer=None):
+        from score.records import StopReason, Trajectory
+
+        stop = StopReason.ANSWERED if answer else StopReason.MAX_STEPS
+        return Trajectory(key_step("Ba").task, "p", (PREFIX[0], *steps), stop, answer, plan_text=plan_text("p"))
+
+    def reward(self, model, *steps, answer=None):
+        return model([self.trajectory(*steps, answer=answer)], [key_step("Ba")])[0]
+
+    def test_levels(self):
+        model = self.model()
+        assert self.reward(model, Step("", "final_answer_print(5)", "5"), answer="5") == (1.0, "final")
+        assert self.reward(model, Step("", "print(4 + 1)", "5")) == (0.5, "key")
+        assert self.reward(model, Step("", "print(3)", "3")) == (0.1, "avoid")
+        assert self.reward(model, Step("", "print(9)", "9")) == (0.0, "none")
+
+    def test_an_early_wrong_answer_keeps_its_key_step_credit(self):
+        """Credit for the key step does not depend on a final answer having been printed (hazard 20)."""
+        model = self.model()
+        assert self.reward(model, Step("", "print(4 + 1)", "5"), Step("", "final_answer_print(7)", "7"), answer="7") == (0.5, "key")
+
+    def test_key_step_reward_is_a_switch(self):
+        model = self.model(key_step_reward=False)
+        assert self.reward(model, Step("", "print(4 + 1)", "5")) == (0.0, "none")
+
+    def test_what_execution_cannot_decide_goes_to_the_judge_and_its_failure_is_raised(self):
+        from fakes import ScriptedAsyncEngine
+
+        from score.config.schema import Sampling
+
+        silent = key_step("Ba")
+        silent = KeyStep(silent.task, 2, silent.plan, PREFIX, Step("w", "y = 9", ""), Step("f", "y = x + 1", ""))
+        rollout = self.trajectory(Step("", "y = 4 + 1", ""))
+        yes = Judge(ScriptedAsyncEngine(lambda r: '{"equivalent": true}'), Sampling())
+        assert self.model(yes)([rollout], [silent])[0] == (0.5, "key")
+        down = Judge(ScriptedAsyncEngine(lambda r: InfrastructureError("down")), Sampling())
+        with pytest.raises(InfrastructureError):
+            self.model(down)([rollout], [silent])
+        mumbling = Judge(ScriptedAsyncEngine(lambda r: "that is true"), Sampling())
+        with pytest.raises(InfrastructureError, match="no readable verdict"):
+            self.model(mumbling)([rollout], [silent])

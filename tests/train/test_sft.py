@@ -1,0 +1,102 @@
+"""SFT through TRL: what is trained on, what is refused, and that a killed run continues."""
+
+import pytest
+import torch
+
+from score.agent.protocol import step_text
+from score.config.schema import Sft
+from score.errors import ScoreError
+from score.records import Step, StopReason, Task, Trajectory
+from score.train.rows import training_set
+from score.train.sft import train
+
+SETTINGS = Sft(lr=3e-3, epochs=30, batch=4, micro_batch=2, max_length=256, save_every=5)
+
+
+def trajectory(name="t", **changes):
+    steps = (
+        Step("Find Ba", "x = 5\nprint(x)", "5", text=step_text("Find Ba", "x = 5\nprint(x)")),
+        Step("Answer", "final_answer_print(x)", "5"),
+    )
+    fields = {"plan": "Plan: 2", "steps": steps, "stop": StopReason.ANSWERED, "answer": "5", "meta": {"right": True}}
+    return Trajectory(task=Task(name, f"How many coins has {name}?", ("5",), "toy"), **(fields | changes))
+
+
+def test_what_is_not_trained_on_is_counted(random_student):
+    _, codec = random_student
+    bad_step = Step("", "", "Error", error="parse_error", text="junk")
+    given = [
+        trajectory("a"),
+        trajectory("b", meta={"right": False}),
+        trajectory("c", meta={"right": None}),
+        trajectory("d", steps=(bad_step, *trajectory().steps)),
+        trajectory("e", plan=None),
+        trajectory("f" * 300),
+    ]
+    data = training_set(given, codec, max_length=256)
+    assert len(data.rows) == 1
+    assert {k: data.counts[k] for k in ("given", "rows", "not_right", "malformed", "too_long")} == {
+        "given": 6, "rows": 1, "not_right": 2, "malformed": 2, "too_long": 1,
+    }  # fmt: skip
+
+
+def test_an_empty_training_set_says_why(random_student):
+    with pytest.raises(ScoreError, match=r"training set is empty.*not_right"):
+        training_set([trajectory(meta={"right": False})], random_student[1], 256)
+
+
+def test_observations_get_no_gradient(random_student):
+    """d loss / d logits is exactly zero where the next token is an observation's and non-zero where it is the model's."""
+    model, codec = random_student
+    row = training_set([trajectory()], codec, 256).rows[0]
+    ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])
+    out = model(input_ids=ids, labels=labels)
+    logits = out.logits
+    logits.retain_grad()
+    out.loss.backward()
+    per_position = logits.grad[0].abs().sum(-1)
+    trained = torch.tensor([label != -100 for label in row["labels"][1:]])
+    assert (per_position[:-1][~trained] == 0).all()
+    assert (per_position[:-1][trained] > 0).all()
+    read = codec.decode([t for t, label in zip(row["input_ids"], row["labels"], strict=True) if label == -100])
+    assert "Observation: 5" in read
+    assert "final_answer_print" not in read
+
+
+def test_training_lowers_the_loss_and_follows_our_labels(random_student, tmp_path):
+    model, codec = random_student
+    data = training_set([trajectory(n) for n in ("Bo", "Ba", "Be", "Bi")], codec, 256)
+    settings = SETTINGS.model_copy(update={"lr": 2e-2})
+    _, history = train(model, codec, data, settings, tmp_path, 0, "sft test")
+    losses = [row["loss"] for row in history if "loss" in row]
+    assert losses[-1] < losses[0] / 3
+
+
+def test_a_killed_run_continues_to_the_same_weights(random_student, tmp_path):
+    import copy
+
+    model, codec = random_student
+    data = training_set([trajectory(n) for n in ("Bo", "Ba", "Be", "Bi")], codec, 256)
+    straight, _ = train(copy.deepcopy(model), codec, data, SETTINGS, tmp_path / "a", 0, "straight")
+    (tmp_path / "b").mkdir()
+    checkpoint = tmp_path / "a" / "checkpoints" / "checkpoint-25"
+    assert checkpoint.is_dir()
+    (tmp_path / "b" / "checkpoints").mkdir()
+    checkpoint.rename(tmp_path / "b" / "checkpoints" / "checkpoint-25")
+    resumed, _ = train(copy.deepcopy(model), codec, data, SETTINGS, tmp_path / "b", 0, "resumed")
+    for a, b in zip(straight.parameters(), resumed.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-6)
+
+
+def test_muon_resumes_too(random_student, tmp_path):
+    from score.train.optim import MuonWithAdamW
+
+    model, _ = random_student
+    optimizer = MuonWithAdamW(model, 0.01)
+    model(input_ids=torch.tensor([[5, 6, 7]]), labels=torch.tensor([[5, 6, 7]])).loss.backward()
+    optimizer.step()
+    again = MuonWithAdamW(model, 0.5)
+    again.load_state_dict(optimizer.state_dict())
+    assert [g["lr"] for g in again.param_groups] == [g["lr"] for g in optimizer.param_groups] == [0.01, 0.002]
+
+
