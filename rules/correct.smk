@@ -7,6 +7,7 @@ rule correct:
         tasks=PLAN.seed_tasks(),
         splits="results/{experiment}/data/splits.json",
         model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
+        corpus=PLAN.corpus(),
     output:
         trajectories="results/{experiment}/correct/{agent}-s{seed}/trajectories.jsonl",
         sft="results/{experiment}/correct/{agent}-s{seed}/sft.jsonl",

@@ -97,3 +97,12 @@ rule splits:
         "python -m score.data.splits --seeds {input.seeds} --benchmarks {input.benchmarks} --share {params.share} "
         "--seed {params.seed} --out {output.splits} --contamination {output.contamination} --report {output.report} "
         "> {log} 2>&1"
+
+
+rule wiki_leads:
+    output:
+        "corpora/wiki-leads/corpus.jsonl",
+    log:
+        "logs/wiki_leads.log",
+    shell:
+        "python -m score.search.wiki --out {output} > {log} 2>&1"

@@ -6,6 +6,7 @@ rule evaluate:
         config=ancient("results/{experiment}/config.resolved.yaml"),
         tasks=expand("results/{{experiment}}/data/{name}.jsonl", name=PLAN.main),
         model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
+        corpus=PLAN.corpus(),
     output:
         predictions=expand("results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl", name=PLAN.main),
         provenance="results/{experiment}/eval/{agent}/{seed}/provenance.main.json",
@@ -27,6 +28,7 @@ use rule evaluate as evaluate_deep with:
         config=ancient("results/{experiment}/config.resolved.yaml"),
         tasks=expand("results/{{experiment}}/data/{name}.jsonl", name=PLAN.deep),
         model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
+        corpus=PLAN.corpus(),
     output:
         predictions=expand("results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl", name=PLAN.deep),
         provenance="results/{experiment}/eval/{agent}/{seed}/provenance.deep.json",

@@ -9,6 +9,7 @@ if PLAN.config.data.demonstrations.source == "rollout":
             tasks=PLAN.seed_tasks(),
             splits="results/{experiment}/data/splits.json",
             model=lambda wildcards: PLAN.model_of(wildcards.agent, "0"),
+            corpus=PLAN.corpus(),
         output:
             trajectories="results/{experiment}/rollout/{agent}/{part}.jsonl",
             provenance="results/{experiment}/rollout/{agent}/{part}.provenance.json",

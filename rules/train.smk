@@ -30,6 +30,7 @@ rule grpo:
         config=ancient("results/{experiment}/config.resolved.yaml"),
         data=lambda wildcards: f"{PLAN.corrections(wildcards.agent, wildcards.seed)}/rl.jsonl",
         start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
+        corpus=PLAN.corpus(),
     output:
         model=directory("results/{experiment}/train/{agent}-s{seed}/model"),
         log="results/{experiment}/train/{agent}-s{seed}/log.csv",

@@ -113,6 +113,10 @@ class Plan:
         path = self.config.models[self.base(agent)].path or ""
         return [path] if path.startswith(MADE_MODELS) else []
 
+    def corpus(self) -> list[str]:
+        """The local search corpus that acting needs, if any."""
+        return [self.config.search.corpus] if self.config.search.corpus else []
+
     def start_model(self, agent: str, seed: str) -> list[str]:
         """The trained model that a training run starts from."""
         return self.model_of(lineage.agent(self.config, agent).start, seed)

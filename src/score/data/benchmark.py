@@ -23,7 +23,7 @@ from score.errors import ScoreError
 from score.jsonl import write_rows
 from score.records import Task, content_key
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("benchmark")
 
 _SOLUTIONS = ("solution", "rationale", "answer")
 """Fields that give the answer away: a task travels with every trajectory, so they stay behind."""

@@ -25,7 +25,7 @@ from score import cli
 from score.errors import ScoreError
 from score.jsonl import replaced_file
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("fetch")
 
 COMMIT = "52c46acd018e608ce1bb91ab751008e27fdba4a2"
 PUBLISHED = f"https://raw.githubusercontent.com/modelscope/easydistill/{COMMIT}/projects/SCoRe"

@@ -22,7 +22,7 @@ from score.evaluate.metrics import unboxed
 from score.jsonl import write_rows
 from score.records import Task
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("seeds")
 
 _METRICS = {"math": "math", "search": "judge"}
 """By the first word of the published file's name."""

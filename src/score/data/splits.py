@@ -23,7 +23,7 @@ from score.data.seeds import distinct
 from score.jsonl import read_rows, write_json, write_text
 from score.records import Task, content_key
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("splits")
 
 
 @dataclass(frozen=True)

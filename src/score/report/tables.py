@@ -1,0 +1,221 @@
+"""Tables of results from score files: tidy CSV for computing, Markdown for reading. Runs no model.
+
+    python -m score.report.tables --table 1 --scores eval/*/*/*.score.json --agents agents.json --note "Micro-world." \
+        --out-csv tables/table1.csv --out-md tables/table1.md
+    python -m score.report.tables --headline --scores ... --agents agents.json [--out-md tables/headline.md]
+
+`agents.json` lists the rows in order: {"name", "student", "method", "tables": [1, 2, 3]}. Table 1 is mathematics and
+facts, table 2 deep search, table 3 the ablation on the columns of table 1. The headline is one line per agent over all
+groups, also printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from score import cli
+from score.data import benchmarks
+from score.errors import ScoreError
+from score.evaluate.score import read_scores
+from score.jsonl import write_text
+from score.report.cells import Cell, Cells, average, difference, pool
+from score.report.stats import Interval
+
+TITLES = {1: "Mathematics and factual questions", 2: "Deep search", 3: "Ablation"}
+GROUPS = {1: ("math", "facts"), 2: ("deep",), 3: ("math", "facts")}
+GROUP_LABELS = {"math": "math", "facts": "facts", "deep": "deep search"}
+
+METHODS = (
+    "Means in %. Average: mean of the columns, with a 95 % interval from a percentile bootstrap over questions within each "
+    "column (10,000 resamples; the seeds of a question stay together). It does not contain the variance between training "
+    "runs: few seeds are few, whatever the interval."
+)
+INCOMPLETE = (
+    "\\* incomplete: questions without a score (infrastructure errors, missing predictions or seeds, answers that wait for "
+    "a judge) are left out of the mean, never counted as wrong. – not run."
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One agent as a table shows it."""
+
+    name: str
+    student: str
+    method: str
+    tables: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows and columns of one table, with the cells of all agents."""
+
+    rows: tuple[Row, ...]
+    columns: tuple[str, ...]
+    cells: Cells
+
+    def of(self, row: Row, columns: Sequence[str] | None = None) -> list[Cell | None]:
+        return [self.cells.get((row.name, column)) for column in columns or self.columns]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of `agents.json`. Raises `ScoreError` if it is not one."""
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [Row(e["name"], e["student"], e["method"], tuple(e["tables"])) for e in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ScoreError(f"{path}: not a list of agents ({type(error).__name__}: {error})") from None
+
+
+def table(rows: Sequence[Row], cells: Cells, groups: Sequence[str]) -> Table:
+    """The given rows over all benchmarks of some groups that anybody was scored on, in the registry's order."""
+    scored = {benchmark for _, benchmark in cells}
+    columns = [name for name in benchmarks.NAMES if name in scored and benchmarks.get(name).group in groups]
+    return Table(tuple(rows), tuple(columns), cells)
+
+
+def tidy_csv(table: Table) -> str:
+    """One line per agent and column, "average" included; means and bounds in %, empty where there is no score."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow("agent student method column mean low high interval n seeds complete".split())
+    for row in table.rows:
+        cells = table.of(row)
+        for column, cell in zip(table.columns, cells, strict=True):
+            interval, method = cell.interval() if cell else (None, "")
+            writer.writerow([row.name, row.student, row.method, column, *_numbers(interval), method, *_counts([cell])])
+        numbers = _numbers(average(cells))
+        writer.writerow([row.name, row.student, row.method, "average", *numbers, "bootstrap", *_counts(cells)])
+    return out.getvalue()
+
+
+def markdown(table: Table, title: str, note: str) -> str:
+    """The table with a caption, its methods and, per student, the paired differences between consecutive rows."""
+    header = ["student", "method", *(benchmarks.get(name).label for name in table.columns), "average [95 %]"]
+    lines = []
+    for row in table.rows:
+        cells = table.of(row)
+        lines.append([row.student, row.method, *map(_percent, cells), _with_interval(average(cells), cells)])
+    parts = [f"**{title}.** {note}".strip(), _grid(header, lines), _sample(table), METHODS, INCOMPLETE]
+    differences = _differences(table)
+    if differences:
+        parts += ["Paired differences of the averages in points (same questions, 95 % interval):", differences]
+    return "\n\n".join(parts) + "\n"
+
+
+def headline(table: Table, note: str) -> str:
+    """Agents x groups, for a terminal: averages in %, the overall one with its interval and number of questions."""
+    groups = {group: [c for c in table.columns if benchmarks.get(c).group == group] for group in GROUP_LABELS}
+    groups = {group: columns for group, columns in groups.items() if columns}
+    header = ["student", "method", *(GROUP_LABELS[group] for group in groups), "all [95 %]", "n"]
+    lines = []
+    for row in table.rows:
+        cells = table.of(row)
+        averages = [_mark(average(table.of(row, columns)), table.of(row, columns)) for columns in groups.values()]
+        n = sum(len(cell.values) for cell in cells if cell)
+        lines.append([row.student, row.method, *averages, _with_interval(average(cells), cells), str(n)])
+    return "\n\n".join(filter(None, [note, _grid(header, lines), _sample(table)])) + "\n"
+
+
+def _grid(header: list[str], lines: list[list[str]]) -> str:
+    """A Markdown table with padded columns: the first two to the left, numbers to the right."""
+    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+
+    def render(line: list[str]) -> str:
+        padded = [
+            text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
+        ]
+        return "| " + " | ".join(padded) + " |"
+
+    rule = [("-" * w if i < 2 else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
+    return "\n".join([render(header), render(rule), *map(render, lines)])
+
+
+def _sample(table: Table) -> str:
+    """What the numbers rest on: the world, questions per column, seeds."""
+    cells = [cell for row in table.rows for cell in table.of(row) if cell]
+    sizes = {c: max((len(cell.values) for row in table.rows for cell in table.of(row, [c]) if cell), default=0)
+             for c in table.columns}  # fmt: skip
+    seeds = sorted({seed for cell in cells for seed in cell.seeds})
+    micro = any(benchmarks.get(column).world == "micro" for column in table.columns)
+    world = (
+        "Generated micro-world questions: these numbers are not the paper's." if micro else "Published test questions."
+    )
+    listed = ", ".join(f"{benchmarks.get(c).label} {n}" for c, n in sizes.items())
+    return f"{world} n = {sum(sizes.values())} questions ({listed}); seeds {', '.join(map(str, seeds))}."
+
+
+def _differences(table: Table) -> str:
+    lines = []
+    for above, row in zip(table.rows, table.rows[1:], strict=False):
+        interval = difference(table.of(row), table.of(above)) if above.student == row.student else None
+        if interval:
+            low, high = 100 * interval.low, 100 * interval.high
+            lines.append(
+                f"- {row.student}: {row.method} − {above.method}: {100 * interval.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+            )
+    return "\n".join(lines)
+
+
+def _numbers(interval: Interval | None) -> list[str]:
+    return [f"{100 * x:.3f}" for x in (interval.mean, interval.low, interval.high)] if interval else ["", "", ""]
+
+
+def _counts(cells: Sequence[Cell | None]) -> list[object]:
+    """n questions, number of seeds, complete."""
+    present = [cell for cell in cells if cell]
+    complete = len(present) == len(cells) and all(cell.complete for cell in present)
+    seeds = {seed for cell in present for seed in cell.seeds}
+    return [sum(len(cell.values) for cell in present), len(seeds), str(complete).lower()]
+
+
+def _percent(cell: Cell | None) -> str:
+    return "–" if cell is None else f"{100 * cell.array.mean():.1f}{'' if cell.complete else '*'}"
+
+
+def _mark(interval: Interval | None, cells: Sequence[Cell | None]) -> str:
+    if interval is None:
+        return "–"
+    return f"{100 * interval.mean:.1f}" + ("" if all(cell.complete for cell in cells) else "*")
+
+
+def _with_interval(interval: Interval | None, cells: Sequence[Cell | None]) -> str:
+    if interval is None:
+        return "–"
+    return f"{_mark(interval, cells)} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Make a table of results from score files.")
+    kind = parser.add_mutually_exclusive_group(required=True)
+    kind.add_argument("--table", type=int, choices=sorted(TITLES))
+    kind.add_argument("--headline", action="store_true", help="one line per agent over all groups, also printed")
+    parser.add_argument("--scores", required=True, type=Path, nargs="+")
+    parser.add_argument("--agents", required=True, type=Path)
+    parser.add_argument("--note", default="", help="what a reader must know of this experiment")
+    parser.add_argument("--out-csv", type=Path)
+    parser.add_argument("--out-md", type=Path)
+    args = parser.parse_args(argv)
+    rows, cells = read_rows(args.agents), pool(map(read_scores, args.scores))
+    if args.headline:
+        scored = {agent for agent, _ in cells}
+        made = table([row for row in rows if row.name in scored], cells, tuple(GROUP_LABELS))
+        text = headline(made, args.note)
+        print(text)
+    else:
+        made = table([row for row in rows if args.table in row.tables], cells, GROUPS[args.table])
+        text = markdown(made, f"Table {args.table}: {TITLES[args.table]}", args.note)
+    if args.out_md:
+        write_text(args.out_md, text)
+    if args.out_csv:
+        write_text(args.out_csv, tidy_csv(made))
+
+
+if __name__ == "__main__":
+    cli.run(main)
