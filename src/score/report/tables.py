@@ -31,14 +31,16 @@ TITLES = {1: "Mathematics and factual questions", 2: "Deep search", 3: "Ablation
 GROUPS = {1: ("math", "facts"), 2: ("deep",), 3: ("math", "facts")}
 GROUP_LABELS = {"math": "math", "facts": "facts", "deep": "deep search"}
 
+COLUMNS = ("agent", "student", "method", "column", "mean", "low", "high", "interval", "n", "seeds", "complete")
+
 METHODS = (
-    "Means in %. Average: mean of the columns, with a 95 % interval from a percentile bootstrap over questions within each "
-    "column (10,000 resamples; the seeds of a question stay together). It does not contain the variance between training "
-    "runs: few seeds are few, whatever the interval."
+    "Means in %. Average: mean of the columns, with a 95 % interval from a percentile bootstrap over questions within "
+    "each column (10,000 resamples; the seeds of a question stay together). It does not contain the variance between "
+    "training runs: few seeds are few, whatever the interval."
 )
 INCOMPLETE = (
-    "\\* incomplete: questions without a score (infrastructure errors, missing predictions or seeds, answers that wait for "
-    "a judge) are left out of the mean, never counted as wrong. – not run."
+    "\\* incomplete: questions without a score (infrastructure errors, missing predictions or seeds, answers that wait "
+    "for a judge) are left out of the mean, never counted as wrong. – not run."
 )
 
 
@@ -84,7 +86,7 @@ def tidy_csv(table: Table) -> str:
     """One line per agent and column, "average" included; means and bounds in %, empty where there is no score."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    writer.writerow("agent student method column mean low high interval n seeds complete".split())
+    writer.writerow(COLUMNS)
     for row in table.rows:
         cells = table.of(row)
         for column, cell in zip(table.columns, cells, strict=True):
@@ -101,10 +103,12 @@ def markdown(table: Table, title: str, note: str) -> str:
     lines = []
     for row in table.rows:
         cells = table.of(row)
-        lines.append([row.student, row.method, *map(_percent, cells), _with_interval(average(cells), cells)])
-    parts = [f"**{title}.** {note}".strip(), _grid(header, lines), _sample(table), METHODS, INCOMPLETE]
-    differences = _differences(table)
-    if differences:
+        means = [_percent(cell and cell.array.mean(), [cell]) for cell in cells]
+        lines.append([row.student, row.method, *means, _with_interval(average(cells), cells)])
+    parts = [f"**{title}.** {note}".strip(), _grid(header, lines), _sample(table), METHODS]
+    if not all(cell and cell.complete for row in table.rows for cell in table.of(row)):
+        parts.append(INCOMPLETE)
+    if differences := _differences(table):
         parts += ["Paired differences of the averages in points (same questions, 95 % interval):", differences]
     return "\n\n".join(parts) + "\n"
 
@@ -117,9 +121,10 @@ def headline(table: Table, note: str) -> str:
     lines = []
     for row in table.rows:
         cells = table.of(row)
-        averages = [_mark(average(table.of(row, columns)), table.of(row, columns)) for columns in groups.values()]
+        of_groups = [table.of(row, columns) for columns in groups.values()]
+        means = [_percent((interval := average(group)) and interval.mean, group) for group in of_groups]
         n = sum(len(cell.values) for cell in cells if cell)
-        lines.append([row.student, row.method, *averages, _with_interval(average(cells), cells), str(n)])
+        lines.append([row.student, row.method, *means, _with_interval(average(cells), cells), str(n)])
     return "\n\n".join(filter(None, [note, _grid(header, lines), _sample(table)])) + "\n"
 
 
@@ -139,16 +144,16 @@ def _grid(header: list[str], lines: list[list[str]]) -> str:
 
 def _sample(table: Table) -> str:
     """What the numbers rest on: the world, questions per column, seeds."""
-    cells = [cell for row in table.rows for cell in table.of(row) if cell]
-    sizes = {c: max((len(cell.values) for row in table.rows for cell in table.of(row, [c]) if cell), default=0)
-             for c in table.columns}  # fmt: skip
-    seeds = sorted({seed for cell in cells for seed in cell.seeds})
+    sizes = dict.fromkeys(table.columns, 0)
+    seeds: set[int] = set()
+    for row in table.rows:
+        for column, cell in zip(table.columns, table.of(row), strict=True):
+            sizes[column] = max(sizes[column], len(cell.values) if cell else 0)
+            seeds.update(cell.seeds if cell else ())
     micro = any(benchmarks.get(column).world == "micro" for column in table.columns)
-    world = (
-        "Generated micro-world questions: these numbers are not the paper's." if micro else "Published test questions."
-    )
-    listed = ", ".join(f"{benchmarks.get(c).label} {n}" for c, n in sizes.items())
-    return f"{world} n = {sum(sizes.values())} questions ({listed}); seeds {', '.join(map(str, seeds))}."
+    world = "Generated micro-world questions: these numbers are not the paper's." if micro else "Published questions."
+    listed = ", ".join(f"{benchmarks.get(column).label} {n}" for column, n in sizes.items())
+    return f"{world} n = {sum(sizes.values())} questions ({listed}); seeds {', '.join(map(str, sorted(seeds)))}."
 
 
 def _differences(table: Table) -> str:
@@ -175,20 +180,15 @@ def _counts(cells: Sequence[Cell | None]) -> list[object]:
     return [sum(len(cell.values) for cell in present), len(seeds), str(complete).lower()]
 
 
-def _percent(cell: Cell | None) -> str:
-    return "–" if cell is None else f"{100 * cell.array.mean():.1f}{'' if cell.complete else '*'}"
-
-
-def _mark(interval: Interval | None, cells: Sequence[Cell | None]) -> str:
-    if interval is None:
-        return "–"
-    return f"{100 * interval.mean:.1f}" + ("" if all(cell.complete for cell in cells) else "*")
+def _percent(mean: float | None, cells: Sequence[Cell | None]) -> str:
+    """A share in %, marked where a cell behind it is incomplete."""
+    return "–" if mean is None else f"{100 * mean:.1f}" + ("" if all(cell.complete for cell in cells) else "*")
 
 
 def _with_interval(interval: Interval | None, cells: Sequence[Cell | None]) -> str:
     if interval is None:
         return "–"
-    return f"{_mark(interval, cells)} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    return f"{_percent(interval.mean, cells)} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -122,7 +122,7 @@ def train(model, codec, key_steps: Sequence[KeyStep], config: Config, agent: Age
     from score.sandbox.zygote import ZygotePool
     from score.train.optim import last_checkpoint, optimizers, trainer_arguments
     from score.train.output import ProgressCallback, lora, quiet
-    from score.train.trainer import AgentGRPO
+    from score.train.trainer import AgentGRPO, Rollouts
 
     torch.manual_seed(seed)
     arguments = GRPOConfig(
@@ -143,12 +143,15 @@ def train(model, codec, key_steps: Sequence[KeyStep], config: Config, agent: Age
     limits = Limits(timeout_s=box.timeout_s, memory_mb=box.memory_mb, output_chars=box.output_chars)
     model = lora(model, settings.lora)
     with ZygotePool(limits, require=tuple(box.require)) as pool, reward_model(config, agent, settings, work) as reward:
+        rollouts = Rollouts(
+            codec=codec, key_steps=key_steps, reward=reward, pool=pool, tools=tools(config), limits=config.protocol,
+            short_horizon=agent.short_horizon, turn_tokens=settings.turn_tokens,
+            context=settings.max_prompt + settings.max_completion,
+        )  # fmt: skip
         trainer = AgentGRPO(
             model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=codec.tokenizer,
             callbacks=[ProgressCallback(f"grpo {agent.name}")], optimizers=optimizers(model, settings),
-            codec=codec, key_steps=key_steps, reward=reward, pool=pool, tools=tools(config), limits=config.protocol,
-            short_horizon=agent.short_horizon, negative_weight=settings.negative_weight,
-            turn_tokens=settings.turn_tokens, context=settings.max_prompt + settings.max_completion,
+            rollouts=rollouts, negative_weight=settings.negative_weight,
         )  # fmt: skip
         quiet(trainer)
         trainer.train(resume_from_checkpoint=last_checkpoint(work))

@@ -64,68 +64,95 @@ def token_row(episode: Episode, codec: ChatCodec, given: int) -> TokenRow:
 
 
 class TrainerEngine:
-    """A `BatchEngine` that samples from the trainer's current weights."""
+    """A `BatchEngine` that samples from the trainer's current weights, like lengths together."""
 
-    def __init__(self, trainer: GRPOTrainer, codec: ChatCodec, *, batch: int, context: int) -> None:
-        self.trainer, self.codec, self.batch, self.context = trainer, codec, batch, context
+    CHUNK = 64
+
+    def __init__(self, trainer: GRPOTrainer, codec: ChatCodec, *, batch: int, turn_tokens: int, context: int) -> None:
+        self.trainer, self.codec, self.batch, self.longest = trainer, codec, batch, context - turn_tokens
+        trainer.generation_config.max_new_tokens = turn_tokens
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         prompts = [self.codec.prompt(request.messages) for request in requests]
-        room = self.context - self.trainer.generation_config.max_new_tokens
-        fitting = [i for i, ids in enumerate(prompts) if len(ids) <= room]
         completions = [Completion("", "context") for _ in prompts]
-        if fitting:
-            sampled, _ = self.trainer._generate_single_turn([prompts[i] for i in fitting], None, {}, 1)
-            for i, ids in zip(fitting, sampled, strict=True):
-                ended = bool(ids) and ids[-1] == self.codec.eos_id
-                turn = tuple(ids[:-1] if ended else ids)
-                finish = "stop" if ended else "length"
-                completions[i] = Completion(self.codec.decode(turn), finish, turn, len(prompts[i]), len(ids))
+        fitting = sorted((i for i, ids in enumerate(prompts) if len(ids) <= self.longest), key=lambda i: len(prompts[i]))
+        for start in range(0, len(fitting), self.CHUNK):
+            chunk = fitting[start : start + self.CHUNK]
+            sampled, _ = self.trainer._generate_single_turn([prompts[i] for i in chunk], None, {}, 1)
+            for i, ids in zip(chunk, sampled, strict=True):
+                completions[i] = self._completion(ids, len(prompts[i]))
         return completions
+
+    def _completion(self, ids: list[int], prompt_tokens: int) -> Completion:
+        ended = bool(ids) and ids[-1] == self.codec.eos_id
+        turn = tuple(ids[:-1] if ended else ids)
+        return Completion(self.codec.decode(turn), "stop" if ended else "length", turn, prompt_tokens, len(ids))
+
+
+@dataclass(frozen=True)
+class Rollouts:
+    """How a trainer's prompts become episodes and rewards.
+
+    `key_steps` are the training prompts, which the dataset's column `index` points into. With `short_horizon` an
+    episode starts at the verified prefix, else at the question. Tokens: of one turn, and of a whole conversation.
+    """
+
+    codec: ChatCodec
+    key_steps: Sequence[KeyStep]
+    reward: Reward
+    pool: SandboxPool
+    tools: Tools
+    limits: Limits
+    short_horizon: bool
+    turn_tokens: int
+    context: int
+
+    def play(self, indexes: Sequence[int], engine: TrainerEngine) -> tuple[list[Episode], list[int]]:
+        """One finished episode per index, and how many of its assistant turns were given.
+
+        Raises `InfrastructureError` if any has no outcome.
+        """
+        starts = [self.key_steps[i] for i in indexes]
+        prefixes = [forced_prefix(s.plan, s.prefix) if self.short_horizon else () for s in starts]
+        episodes = [Episode(s.task, self.limits, seed=0, forced=p) for s, p in zip(starts, prefixes, strict=True)]
+        run_episodes(episodes, engine, Sampling(), self.pool, self.tools)
+        failed = [e.failure for e in episodes if e.stop == StopReason.INFRASTRUCTURE_ERROR]
+        if failed:
+            raise InfrastructureError(f"{len(failed)} of {len(episodes)} RL episodes have no outcome; the first: {failed[0]}")
+        return episodes, [len(prefix) for prefix in prefixes]
 
 
 class AgentGRPO(GRPOTrainer):
-    """GRPO whose rollouts are agent episodes from verified prefixes.
+    """GRPO whose rollouts are agent episodes from verified prefixes; `negative_weight` scales negative advantages."""
 
-    Args:
-        key_steps: the training prompts; the dataset's column `index` points into them.
-        short_horizon: start at the verified prefix (True) or at the question (False).
-        negative_weight: factor on negative advantages.
-    """
-
-    def __init__(
-        self, *args, codec: ChatCodec, key_steps: Sequence[KeyStep], reward: Reward, pool: SandboxPool, tools: Tools,
-        limits: Limits, short_horizon: bool, negative_weight: float, turn_tokens: int, context: int, **kwargs,
-    ) -> None:  # fmt: skip
+    def __init__(self, *args, rollouts: Rollouts, negative_weight: float = 1.0, **kwargs) -> None:
         super().__init__(*args, reward_funcs=[_given_reward], rollout_func=_roll, **kwargs)
-        self.codec, self.key_steps, self.reward, self.pool, self.tools = codec, key_steps, reward, pool, tools
-        self.limits, self.short_horizon, self.negative_weight = limits, short_horizon, negative_weight
-        self.generation_config.max_new_tokens = turn_tokens
-        self.engine = TrainerEngine(self, codec, batch=10**6, context=context)
+        self.rollouts, self.negative_weight = rollouts, negative_weight
+        batch = self.args.generation_batch_size
+        self.engine = TrainerEngine(
+            self, rollouts.codec, batch=batch, turn_tokens=rollouts.turn_tokens, context=rollouts.context
+        )
         self.rows: list[dict] = []
 
     def _generate_and_score_completions(self, inputs):
         self.rows = inputs  # TRL hands rollouts the prompts alone; the other columns are read from here
         output = super()._generate_and_score_completions(inputs)
+        if "tool_mask" not in output:
+            raise RuntimeError("the trainer dropped env_mask, so observations would be trained on")
         advantages = output["advantages"]
         output["advantages"] = torch.where(advantages < 0, advantages * self.negative_weight, advantages)
         return output
 
     def roll(self, prompts: Sequence[object]) -> dict[str, list]:
-        """One episode per row, in the rows' order. Raises `InfrastructureError` if any has no outcome."""
+        """One episode per row, in the rows' order, as TRL wants it."""
         if len(prompts) != len(self.rows):
             raise RuntimeError(f"{len(prompts)} prompts for {len(self.rows)} rows: this TRL version orders them otherwise")
-        starts = [self.key_steps[row["index"]] for row in self.rows]
-        prefixes = [forced_prefix(s.plan, s.prefix) if self.short_horizon else () for s in starts]
-        episodes = [Episode(s.task, self.limits, seed=0, forced=p) for s, p in zip(starts, prefixes, strict=True)]
-        run_episodes(episodes, self.engine, Sampling(), self.pool, self.tools)
-        failed = [e.failure for e in episodes if e.stop == StopReason.INFRASTRUCTURE_ERROR]
-        if failed:
-            raise InfrastructureError(f"{len(failed)} of {len(episodes)} RL episodes have no outcome; the first: {failed[0]}")
+        indexes = [row["index"] for row in self.rows]
+        episodes, given = self.rollouts.play(indexes, self.engine)
         trajectories = [episode.trajectory() for episode in episodes]
-        rewards = self.reward(trajectories, starts)
-        rows = [token_row(e, self.codec, len(p)) for e, p in zip(episodes, prefixes, strict=True)]
-        self._log_tiers([tier for _, tier in rewards], trajectories)
+        rewards = self.rollouts.reward(trajectories, [self.rollouts.key_steps[i] for i in indexes])
+        rows = [token_row(episode, self.rollouts.codec, n) for episode, n in zip(episodes, given, strict=True)]
+        self._log_episodes([tier for _, tier in rewards], trajectories)
         return {
             "prompt_ids": [row.prompt_ids for row in rows],
             "completion_ids": [row.completion_ids for row in rows],
@@ -134,7 +161,7 @@ class AgentGRPO(GRPOTrainer):
             "episode_reward": [value for value, _ in rewards],
         }
 
-    def _log_tiers(self, tiers: Sequence[str], trajectories: Sequence[Trajectory]) -> None:
+    def _log_episodes(self, tiers: Sequence[str], trajectories: Sequence[Trajectory]) -> None:
         metrics = self._metrics["train"]
         for name in ("final", "key", "avoid", "none"):
             metrics[f"tier/{name}"].append(sum(tier == name for tier in tiers) / len(tiers))

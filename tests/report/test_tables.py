@@ -1,0 +1,170 @@
+"""Tables from score files: pooling of seeds, marks of what is missing, numbers that can be computed with."""
+
+import csv
+import json
+import re
+
+import numpy as np
+import pytest
+
+from score.errors import ScoreError
+from score.evaluate.score import QuestionScore, Scores
+from score.jsonl import write_json
+from score.report.cells import average, difference, pool
+from score.report.tables import main
+
+AGENTS = [
+    {"name": "teacher", "student": "Oracle", "method": "teacher", "tables": [1, 2]},
+    {"name": "sft", "student": "Tiny", "method": "SFT", "tables": [1, 2, 3]},
+    {"name": "rl", "student": "Tiny", "method": "RL", "tables": [1, 3]},
+]
+
+
+def scores(agent, benchmark, values, seed=0, **changes):
+    rows = tuple(QuestionScore(f"{benchmark}-{i}", value, "answered") for i, value in enumerate(values))
+    known = [value for value in values if value is not None]
+    fields = {"version": 1, "metric": "exact", "normalisation": "squad", "rates": {}, "means": {}} | changes
+    mean = float(np.mean(known)) if known else None
+    complete = len(known) == len(values)
+    return Scores(
+        agent, seed, benchmark, questions=len(values), n=len(known), mean=mean, complete=complete, rows=rows, **fields
+    )
+
+
+def test_seeds_are_pooled_by_question():
+    cells = pool([scores("a", "math2", [1, 0, None], seed=0), scores("a", "math2", [0, 0, 1], seed=1)])
+    cell = cells["a", "math2"]
+    assert cell.values == {"math2-0": 0.5, "math2-1": 0, "math2-2": 1}
+    assert (cell.seeds, cell.complete) == ((0, 1), False)
+    assert cell.interval()[1] == "bootstrap"
+    assert pool([scores("a", "math2", [1, 0])])["a", "math2"].interval()[1] == "wilson"
+
+
+def test_a_missing_seed_makes_a_cell_incomplete():
+    cells = pool([scores("a", "math2", [1]), scores("a", "math2", [1], seed=1), scores("b", "math2", [1])])
+    assert cells["a", "math2"].complete
+    assert not cells["b", "math2"].complete
+    assert ("c", "math2") not in pool([scores("c", "math2", [None])])
+
+
+def test_scores_that_cannot_be_compared_are_refused():
+    one = scores("a", "math2", [1, 0])
+    with pytest.raises(ScoreError, match="scores of a, seed 0, on math2 are given twice"):
+        pool([one, one])
+    with pytest.raises(ScoreError, match=r"b \(seed 0\) and a \(seed 0\) were scored by different rules on math2"):
+        pool([one, scores("b", "math2", [1, 0], version=2)])
+    with pytest.raises(ScoreError, match=r"b \(seed 1\) and a \(seed 0\) were scored on different questions of math2"):
+        pool([one, scores("b", "math2", [1], seed=1)])
+
+
+def test_averages_weigh_benchmarks_and_differences_pair_questions():
+    cells = pool([
+        scores("a", "math2", [1, 1, 0, 0]), scores("a", "hop2", [1, 1]),
+        scores("b", "math2", [1, 0, 0, None]), scores("b", "hop2", [1, 0]),
+    ])  # fmt: skip
+    a, b = ([cells[agent, name] for name in ("math2", "hop2")] for agent in "ab")
+    assert average(a).mean == pytest.approx((0.5 + 1) / 2)
+    assert average([a[0], None]) is None
+    assert difference(a, b).mean == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert difference(a, [b[0], None]) is None
+
+
+@pytest.fixture
+def files(tmp_path):
+    rng = np.random.default_rng(0)
+    shares = {"teacher": 0.9, "sft": 0.5, "rl": 0.7}
+    paths = []
+    for agent, share in shares.items():
+        for seed in (0, 1):
+            for name in ("math2", "math3", "hop2", "deep11"):
+                if (agent, name) == ("rl", "deep11") or (agent, name, seed) == ("teacher", "hop2", 1):
+                    continue
+                values = [float(value) for value in rng.random(40) < share]
+                if (agent, name, seed) == ("sft", "math3", 0):
+                    values[3] = None
+                path = tmp_path / f"{agent}-{seed}-{name}.score.json"
+                write_json(path, scores(agent, name, values, seed).to_json())
+                paths.append(str(path))
+    write_json(tmp_path / "agents.json", AGENTS)
+    return ["--scores", *paths, "--agents", str(tmp_path / "agents.json")]
+
+
+def test_table_1(tmp_path, files):
+    main(
+        [
+            "--table",
+            "1",
+            *files,
+            "--note",
+            "A note.",
+            "--out-csv",
+            str(tmp_path / "t.csv"),
+            "--out-md",
+            str(tmp_path / "t.md"),
+        ]
+    )
+    rows = list(csv.DictReader((tmp_path / "t.csv").open()))
+    assert [row["column"] for row in rows] == ["math2", "math3", "hop2", "average"] * 3
+    assert [row["agent"] for row in rows[::4]] == ["teacher", "sft", "rl"]
+    for row in rows:
+        assert 0 <= float(row["low"]) <= float(row["mean"]) <= float(row["high"]) <= 100
+        incomplete = row["agent"] == "teacher" and row["column"] in ("hop2", "average")
+        incomplete |= row["agent"] == "sft" and row["column"] in ("math3", "average")
+        assert (row["complete"] == "false") == incomplete
+        assert int(row["n"]) == (120 if row["column"] == "average" else 40)
+    for agent in range(3):
+        means = [float(row["mean"]) for row in rows[4 * agent : 4 * agent + 4]]
+        assert means[3] == pytest.approx(np.mean(means[:3]), abs=0.001)
+    text = (tmp_path / "t.md").read_text()
+    assert text.startswith("**Table 1: Mathematics and factual questions.** A note.\n")
+    assert "these numbers are not the paper's. n = 120 questions (math2 40, math3 40, hop2 40); seeds 0, 1." in text
+    line = next(line for line in text.splitlines() if line.startswith("| Tiny    | SFT"))
+    assert re.findall(r"[\d.]+\*?", line)[1].endswith("*")
+    assert "\\* incomplete:" in text
+    assert re.search(r"- Tiny: RL − SFT: \+\d+\.\d \[\+\d+\.\d, \+\d+\.\d\]", text)
+    assert "SFT − teacher" not in text
+
+
+def test_table_2_shows_absent_cells_as_not_run(tmp_path, files):
+    main(["--table", "2", *files, "--out-csv", str(tmp_path / "t.csv"), "--out-md", str(tmp_path / "t.md")])
+    assert [row["agent"] for row in csv.DictReader((tmp_path / "t.csv").open())] == ["teacher", "teacher", "sft", "sft"]
+    write_json(tmp_path / "agents.json", [agent | {"tables": [2]} for agent in AGENTS])
+    main(["--table", "2", *files, "--out-csv", str(tmp_path / "t.csv"), "--out-md", str(tmp_path / "t.md")])
+    last = list(csv.DictReader((tmp_path / "t.csv").open()))[-1]
+    assert (last["agent"], last["mean"], last["n"], last["complete"]) == ("rl", "", "0", "false")
+    line = next(line for line in (tmp_path / "t.md").read_text().splitlines() if line.startswith("| Tiny    | RL"))
+    assert [cell.strip() for cell in line.split("|")[3:5]] == ["–", "–"]
+
+
+def test_headline(tmp_path, files, capsys):
+    main(["--headline", *files, "--note", "Micro.", "--out-md", str(tmp_path / "h.md")])
+    text = (tmp_path / "h.md").read_text()
+    assert text in capsys.readouterr().out
+    lines = [line.split("|") for line in text.splitlines() if line.startswith("|")]
+    assert [cell.strip() for cell in lines[0]] == [
+        "",
+        "student",
+        "method",
+        "math",
+        "facts",
+        "deep search",
+        "all [95 %]",
+        "n",
+        "",
+    ]
+    assert [line[-2].strip() for line in lines[2:]] == ["160", "160", "120"]
+    assert [cell.strip() for cell in lines[4][5:7]] == ["–", "–"]
+
+
+def test_tables_are_reproducible(tmp_path, files):
+    for name in ("a", "b"):
+        main(["--table", "3", *files, "--out-md", str(tmp_path / name)])
+    assert (tmp_path / "a").read_text() == (tmp_path / "b").read_text()
+
+
+def test_bad_inputs_are_named(tmp_path, files):
+    (tmp_path / "bad.json").write_text(json.dumps([{"name": "x"}]))
+    with pytest.raises(ScoreError, match=r"bad\.json: not a list of agents \(KeyError: 'student'\)"):
+        main(["--headline", *files[:-1], str(tmp_path / "bad.json")])
+    with pytest.raises(ScoreError, match=r"bad\.json: not a score file"):
+        main(["--headline", "--scores", str(tmp_path / "bad.json"), *files[-2:]])
