@@ -33,9 +33,9 @@ else:
             model=lambda wildcards: PLAN.student_folder(),
             benchmarks=PLAN.benchmark_tasks(),
         output:
-            "results/{experiment}/rollout/{agent}/{part}.jsonl",
+            "results/{experiment}/rollout/published/cold_start.jsonl",
         log:
-            "results/{experiment}/logs/rollout/{agent}/{part}.log",
+            "results/{experiment}/logs/rollout/published.log",
         params:
             tokenizer=lambda wildcards: PLAN.student_folder()[0],
             limit=PLAN.config.data.demonstrations.max_tokens or 10**12,

@@ -101,11 +101,6 @@ class Plan:
             raise ScoreError(f"no training questions named {wildcards.name!r}; {nearest(wildcards.name, known)}")
         return f"{self.root}/data/raw/{known[wildcards.name]}"
 
-    def teacher_agent(self) -> str:
-        """The agent that stands for the teacher in rollouts."""
-        teacher = self.config.roles.teacher
-        return next((a.name for a in self.config.agents if a.model == teacher), "teacher")
-
     def model_of(self, agent: str, seed: str) -> list[str]:
         """The model folder that an agent acts with, where a rule makes it; nothing for a hub name or a shipped model."""
         if lineage.agent(self.config, agent).method != "prompt":
@@ -123,12 +118,13 @@ class Plan:
 
     def sft_data(self, agent: str, seed: str) -> list[str]:
         """Trajectories that an sft agent is trained on."""
-        entry, teacher = lineage.agent(self.config, agent), self.teacher_agent()
+        entry = lineage.agent(self.config, agent)
         if entry.data == "corrections":
             return [f"{self.corrections(agent, seed)}/sft.jsonl"]
-        parts = ["cold_start"] if entry.data == "cold_start" else ["cold_start", "mentored"]
         if self.config.data.demonstrations.source == "published":
-            parts = ["cold_start"]
+            return [f"{self.root}/rollout/published/cold_start.jsonl"]
+        parts = ["cold_start"] if entry.data == "cold_start" else ["cold_start", "mentored"]
+        teacher = next(a.name for a in self.config.agents if a.model == self.config.roles.teacher)
         return [f"{self.root}/rollout/{teacher}/{part}.jsonl" for part in parts]
 
     def student_folder(self) -> list[str]:

@@ -69,12 +69,12 @@ def _one_line(error: ValidationError) -> str:
 
 
 def _keys_at(path: Iterable[Any]) -> list[str]:
-    """The valid keys of the section at a location such as ('models', 'teacher')."""
-    current: Any = Config
+    """The valid keys of the section at a location such as ('agents', 3) or ('training', 'sft', 'score_sft')."""
+    section: type[BaseModel] = Config
     for part in path:
-        if isinstance(current, type) and issubclass(current, BaseModel):
-            current = _section_in(current.model_fields[str(part)].annotation)
-    return list(current.model_fields)
+        if part in section.model_fields:  # else a list index or a name in a mapping of sections
+            section = _section_in(section.model_fields[part].annotation) or section
+    return list(section.model_fields)
 
 
 def _section_in(annotation: Any) -> Any:
@@ -105,6 +105,10 @@ def _check_references(config: Config) -> None:
     if config.search.backend == "bm25" and not config.search.corpus:
         raise ScoreError("config: search.corpus: backend 'bm25' needs a JSON Lines corpus")
     demonstrations = config.data.demonstrations
+    actors = {agent.model for agent in config.agents}
+    taught = any(agent.data in ("cold_start", "demonstrations") for agent in config.agents)
+    if taught and demonstrations.source == "rollout" and config.roles.teacher not in actors:
+        raise ScoreError(f"config: agents: none has the teacher's model {config.roles.teacher!r}, so nobody demonstrates")
     if demonstrations.source == "published" and not demonstrations.path:
         raise ScoreError("config: data.demonstrations.path: source 'published' needs the path of a trajectory file")
 

@@ -1,0 +1,94 @@
+"""The config: the shipped files are valid, and every mistake is one line that names the place and the nearest word."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from score.config import lineage, load
+from score.config.load import merge
+from score.errors import ScoreError
+
+ROOT = Path(__file__).parents[2]
+PAPER = yaml.safe_load((ROOT / "config.yaml").read_text())
+MICRO = merge(PAPER, yaml.safe_load((ROOT / "configs/micro.yaml").read_text()))
+
+
+@pytest.mark.parametrize("overlay", [None, *sorted((ROOT / "configs").glob("*.yaml"))])
+def test_shipped_configs_are_valid(overlay):
+    load(PAPER if overlay is None else merge(PAPER, yaml.safe_load(overlay.read_text())))
+
+
+def changed(path, value, base=MICRO):
+    raw = copy.deepcopy(base)
+    *parents, last = path.split(".")
+    section = raw
+    for key in parents:
+        section = section[int(key) if key.isdigit() else key]
+    section[int(last) if last.isdigit() else last] = value
+    return raw
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("protokol", {}, r"protokol: unknown key; did you mean 'protocol'\?"),
+        ("protocol.max_step", 3, r"protocol.max_step: unknown key; did you mean 'max_steps'\?"),
+        ("protocol.max_steps", 0, "protocol.max_steps: .*greater than or equal to 1"),
+        ("agents.3.metod", "sft", r"agents.3.metod: unknown key; did you mean 'method'\?"),
+        ("training.sft.score_sft.learning_rate", 1, "training.sft.score_sft.learning_rate: unknown key"),
+        ("models.student.engine", "transformer", "models.student.engine: .*transformers"),
+        ("benchmarks", ["math2", "hop22"], r"benchmarks\[1\]: unknown benchmark 'hop22'; did you mean 'hop2'\?"),
+        ("benchmarks", ["aime24"], "'aime24' does not belong to data.world 'micro'"),
+        ("roles.teacher", "orakle", r"roles.teacher: unknown model 'orakle'; did you mean 'oracle'\?"),
+        ("agents.3.start", "bc", r"agents.score_sft.start: unknown agent defined above it 'bc'; did you mean 'bc20'\?"),
+        ("agents.3.settings", "scoresft", r"agents.score_sft.settings: .* did you mean 'score_sft'\?"),
+        ("agents.1.name", "teacher", r"agents\[1\].name: 'teacher' is used twice"),
+        ("agents.1.name", "Un trained", "agents.1.name: "),
+        ("agents.0.model", "student", "agents: none has the teacher's model 'oracle', so nobody demonstrates"),
+        ("seeds", ["0"], "seeds.0: input should be a valid integer"),
+        ("seeds", [0.5], "seeds.0: input should be a valid integer"),
+        ("seeds", [0, 0], "names a seed twice"),
+        ("seeds", [], "seeds: "),
+        ("search.backend", "bm25", "search.corpus: backend 'bm25' needs"),
+        ("models.student.path", None, "models.student.path: engine 'transformers' needs"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_the_place(path, value, message):
+    with pytest.raises(ScoreError, match=message) as caught:
+        load(changed(path, value))
+    assert "\n" not in str(caught.value)
+
+
+def test_an_agent_without_cold_start_has_no_corrections():
+    raw = changed("agents.2.data", "demonstrations")
+    with pytest.raises(ScoreError, match="no corrections"):
+        load(raw)
+
+
+def test_lineage():
+    config = load(MICRO)
+    assert [a.name for a in lineage.ancestors(config, "score_rl")] == ["score_rl", "score_sft", "bc20", "untrained"]
+    assert lineage.base_model(config, "score_rl") == "student"
+    assert lineage.cold_start(config, "score_rl") == "bc20"
+    with pytest.raises(ScoreError, match="did you mean 'score_rl'"):
+        lineage.agent(config, "scorerl")
+
+
+def test_the_paper_grid_is_whole():
+    """Three students with five rows in table 1, the ablation in table 3, deep search in table 2."""
+    config = load(PAPER)
+    assert {config.models[m].path.split("/")[-1] for m in config.models} == {
+        "Qwen2.5-72B-Instruct", "Qwen2.5-7B-Instruct", "Qwen2.5-3B-Instruct", "Llama-3.1-8B-Instruct", "Qwen3-8B",
+    }  # fmt: skip
+    assert len(config.benchmarks) == 12
+    ablations = {a.name: (a.short_horizon, a.key_step_reward) for a in config.agents if a.name.startswith("ablation_")}
+    assert ablations == {
+        "ablation_no_short_horizon": (False, True),
+        "ablation_no_key_step": (True, False),
+        "ablation_neither": (False, False),
+    }
+    rl = [a for a in config.agents if a.method == "grpo"]
+    assert {a.settings for a in rl} == {"score_rl"}, "one budget for all RL runs"
+    assert config.roles.reward_judge != config.roles.evaluation_judge

@@ -1,0 +1,75 @@
+"""What makes a stage run again: its settings and its code, and nothing else."""
+
+import copy
+from pathlib import Path
+
+import pytest
+import yaml
+
+from score import fingerprint
+from score.config import load
+from score.config.load import merge
+
+ROOT = Path(__file__).parents[2]
+MICRO = merge(
+    yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load((ROOT / "configs/micro.yaml").read_text())
+)
+
+
+def stages(change=lambda raw: None):
+    raw = copy.deepcopy(MICRO)
+    change(raw)
+    config = load(raw)
+    kinds = {"prompt": ["evaluate"], "sft": ["evaluate", "sft"], "grpo": ["evaluate", "grpo"]}
+    found = {(a.name, kind): fingerprint.stage(config, kind, a.name) for a in config.agents for kind in kinds[a.method]}
+    return found | {("bc20", "correct"): fingerprint.stage(config, "correct", "bc20")}
+
+
+def moved(change):
+    before, after = stages(), stages(change)
+    return {key for key in before if before[key] != after[key]}
+
+
+def test_one_agents_settings_touch_its_training_only():
+    assert moved(lambda raw: raw["training"]["sft"]["score_sft"].update(lr=5e-4)) == {("score_sft", "sft")}
+
+
+def test_correction_settings_touch_the_correction_only():
+    assert moved(lambda raw: raw.update(correct={"max_corrections": 3})) == {("bc20", "correct")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda raw: raw["models"]["student"].update(batch=7, label="other"),
+        lambda raw: raw["agents"][2].update(label="other", tables=[3]),
+        lambda raw: raw.update(title="other", benchmarks=["math2"]),
+        lambda raw: raw.update(seeds=[0, 1]),
+    ],
+)
+def test_labels_resources_benchmarks_and_seeds_touch_nothing(change):
+    assert moved(change) == set()
+
+
+def test_test_sampling_touches_evaluations_only():
+    touched = moved(lambda raw: raw["sampling"]["evaluate"].update(temperature=0.9))
+    assert {stage for _, stage in touched} == {"evaluate"}
+    assert len(touched) == len(MICRO["agents"])
+
+
+def test_comments_and_docstrings_are_no_code(tmp_path):
+    def tree(text):
+        path = tmp_path / "module.py"
+        path.write_text(text)
+        return fingerprint._tree(path)
+
+    plain = tree("def f(x):\n    return x + 1\n")
+    documented = '"""Doc."""\n\n# why\ndef f(x):\n    """Doc."""\n    return x + 1  # sum\n'
+    assert tree(documented) == plain
+    assert tree("def f(x):\n    return x + 2\n") != plain
+
+
+def test_every_named_module_exists():
+    for files in fingerprint.CODE.values():
+        for file in (*files, *fingerprint._MICRO):
+            assert (ROOT / "src/score" / file).exists(), file
