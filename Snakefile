@@ -22,18 +22,6 @@ localrules:
     table1,
     table2,
     table3,
-    config,
-    fetch,
-    benchmark,
-    seeds,
-    smollm2,
-    wiki_leads,
-    all_questions,
-    demonstrations,
-    splits,
-    score,
-    write_table,
-    headline,
 
 
 rule all:

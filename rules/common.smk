@@ -1,14 +1,12 @@
 # The checked config, the words that wildcards may take, and the stage that writes the config down.
-import os
 import sys
-from pathlib import Path
 
-SRC = str(Path(workflow.basedir) / "src")
-sys.path.insert(0, SRC)
-os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [SRC, os.environ.get("PYTHONPATH")]))
+sys.path.insert(0, f"{workflow.basedir}/src")
 
 from score.errors import ScoreError
-from score.workflow import Plan, pattern
+from score.workflow import Plan, pattern, share_package
+
+share_package()
 
 try:
     PLAN = Plan(config)
@@ -25,12 +23,20 @@ wildcard_constraints:
     n="[123]",
 
 
+localrules:
+    config,
+
+
 rule config:
     output:
         config="results/{experiment}/config.resolved.yaml",
         agents="results/{experiment}/agents.json",
+    log:
+        "results/{experiment}/logs/config.log",
+    container:
+        "containers/core.sif"
     params:
         config=PLAN.resolved(),
         agents=PLAN.agents_json(),
     shell:
-        "printf '%s\n' {params.config:q} > {output.config} && printf '%s\n' {params.agents:q} > {output.agents}"
+        "printf '%s\n' {params.config:q} > {output.config} && printf '%s\n' {params.agents:q} > {output.agents} 2> {log}"

@@ -16,10 +16,14 @@ rule correct:
         provenance="results/{experiment}/correct/{agent}-s{seed}/provenance.json",
     log:
         "results/{experiment}/logs/correct/{agent}-s{seed}.log",
+    container:
+        "containers/serve.sif"
+    resources:
+        gpu=lambda wildcards: PLAN.gpus(
+            PLAN.base(wildcards.agent), PLAN.config.roles.teacher
+        ),
     params:
         fingerprint=lambda wildcards: PLAN.stage("correct", wildcards.agent),
-    resources:
-        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent), PLAN.config.roles.teacher),
     shell:
         "python -m score.correct --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
         "--root results/{wildcards.experiment} --tasks {input.tasks} --splits {input.splits} "

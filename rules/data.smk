@@ -4,11 +4,17 @@
 
 if PLAN.micro:
 
+    localrules:
+        benchmark,
+        seeds,
+
     rule benchmark:
         output:
             "results/{experiment}/data/{benchmark}.jsonl",
         log:
             "results/{experiment}/logs/data/{benchmark}.log",
+        container:
+            "containers/core.sif"
         params:
             split=PLAN.config.data.split,
             n=PLAN.config.data.per_benchmark or 40,
@@ -21,6 +27,8 @@ if PLAN.micro:
             "results/{experiment}/data/seeds/micro.jsonl",
         log:
             "results/{experiment}/logs/data/seeds.log",
+        container:
+            "containers/core.sif"
         params:
             n=PLAN.config.data.pool_per_benchmark,
         shell:
@@ -28,14 +36,26 @@ if PLAN.micro:
 
 else:
 
+    localrules:
+        fetch,
+        benchmark,
+        all_questions,
+        seeds,
+
     rule fetch:
         output:
             "results/{experiment}/data/raw/{path}",
         log:
             "results/{experiment}/logs/fetch/{path}.log",
-        params:
-            source=f"--source {PLAN.config.data.source}" if PLAN.config.data.source else "",
         retries: 2
+        container:
+            "containers/core.sif"
+        params:
+            source=(
+                f"--source {PLAN.config.data.source}"
+                if PLAN.config.data.source
+                else ""
+            ),
         shell:
             "python -m score.data.fetch {params.source} --path {wildcards.path} --out {output} > {log} 2>&1"
 
@@ -46,6 +66,8 @@ else:
             "results/{experiment}/data/{benchmark}.jsonl",
         log:
             "results/{experiment}/logs/data/{benchmark}.log",
+        container:
+            "containers/core.sif"
         params:
             limit=lambda wildcards: PLAN.limit_option(wildcards.benchmark),
         shell:
@@ -67,8 +89,16 @@ else:
             "results/{experiment}/data/seeds/{name}.jsonl",
         log:
             "results/{experiment}/logs/data/{name}.log",
+        container:
+            "containers/core.sif"
         shell:
             "python -m score.data.seeds --raw {input} --out {output} > {log} 2>&1"
+
+
+localrules:
+    smollm2,
+    wiki_leads,
+    splits,
 
 
 rule smollm2:
@@ -76,6 +106,8 @@ rule smollm2:
         directory("models/smollm2-135m-instruct"),
     log:
         "logs/smollm2.log",
+    container:
+        "containers/core.sif"
     shell:
         "python -m score.models.smollm2 --out {output} > {log} 2>&1"
 
@@ -90,6 +122,8 @@ rule splits:
         report="results/{experiment}/data/contamination.md",
     log:
         "results/{experiment}/logs/data/splits.log",
+    container:
+        "containers/core.sif"
     params:
         share=PLAN.config.data.cold_start_share,
         seed=PLAN.config.data.split_seed,
@@ -104,5 +138,7 @@ rule wiki_leads:
         "corpora/wiki-leads/corpus.jsonl",
     log:
         "logs/wiki_leads.log",
+    container:
+        "containers/core.sif"
     shell:
         "python -m score.search.wiki --out {output} > {log} 2>&1"

@@ -1,6 +1,10 @@
 # Evaluation: one job per agent and seed attempts all benchmarks of a table; judging and scoring are stages of their own.
 
 
+localrules:
+    score,
+
+
 rule evaluate:
     input:
         config=ancient("results/{experiment}/config.resolved.yaml"),
@@ -8,14 +12,19 @@ rule evaluate:
         model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
         corpus=PLAN.corpus(),
     output:
-        predictions=expand("results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl", name=PLAN.main),
+        predictions=expand(
+            "results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl",
+            name=PLAN.main,
+        ),
         provenance="results/{experiment}/eval/{agent}/{seed}/provenance.main.json",
     log:
         "results/{experiment}/logs/eval/{agent}-s{seed}.main.log",
-    params:
-        fingerprint=lambda wildcards: PLAN.stage("evaluate", wildcards.agent),
+    container:
+        "containers/serve.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+    params:
+        fingerprint=lambda wildcards: PLAN.stage("evaluate", wildcards.agent),
     shell:
         "python -m score.evaluate --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
         "--root results/{wildcards.experiment} --tasks {input.tasks} --provenance {output.provenance} "
@@ -30,7 +39,10 @@ use rule evaluate as evaluate_deep with:
         model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
         corpus=PLAN.corpus(),
     output:
-        predictions=expand("results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl", name=PLAN.deep),
+        predictions=expand(
+            "results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl",
+            name=PLAN.deep,
+        ),
         provenance="results/{experiment}/eval/{agent}/{seed}/provenance.deep.json",
     log:
         "results/{experiment}/logs/eval/{agent}-s{seed}.deep.log",
@@ -45,10 +57,12 @@ rule judge:
         "results/{experiment}/verdicts/{benchmark}.jsonl",
     log:
         "results/{experiment}/logs/judge/{benchmark}.log",
-    params:
-        judge=PLAN.config.roles.evaluation_judge,
+    container:
+        "containers/serve.sif"
     resources:
         gpu=PLAN.gpus(PLAN.config.roles.evaluation_judge),
+    params:
+        judge=PLAN.config.roles.evaluation_judge,
     shell:
         "python -m score.judge --config {input.config} --benchmark {wildcards.benchmark} --tasks {input.tasks} "
         "--predictions {input.predictions} --work results/{wildcards.experiment}/work/judge/{params.judge} --out {output} "
@@ -64,9 +78,13 @@ rule score:
         "results/{experiment}/eval/{agent}/{seed}/{benchmark}.score.json",
     log:
         "results/{experiment}/logs/score/{agent}-s{seed}.{benchmark}.log",
+    container:
+        "containers/core.sif"
     params:
         code=PLAN.code("score"),
-        verdicts=lambda wildcards, input: f"--verdicts {input.verdicts}" if input.verdicts else "",
+        verdicts=lambda wildcards, input: (
+            f"--verdicts {input.verdicts}" if input.verdicts else ""
+        ),
     shell:
         "python -m score.evaluate.score --predictions {input.predictions} --tasks {input.tasks} {params.verdicts} "
         "--benchmark {wildcards.benchmark} --agent {wildcards.agent} --seed {wildcards.seed} --out {output} > {log} 2>&1"

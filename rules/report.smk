@@ -1,6 +1,11 @@
 # Tables from score files. No model runs here.
 
 
+localrules:
+    write_table,
+    headline,
+
+
 rule write_table:
     input:
         agents="results/{experiment}/agents.json",
@@ -10,6 +15,8 @@ rule write_table:
         md="results/{experiment}/tables/table{n}.md",
     log:
         "results/{experiment}/logs/report/table{n}.log",
+    container:
+        "containers/core.sif"
     params:
         code=PLAN.code("report"),
         title=PLAN.config.title,
@@ -26,6 +33,8 @@ rule headline:
         "results/{experiment}/tables/headline.md",
     log:
         "results/{experiment}/logs/report/headline.log",
+    container:
+        "containers/core.sif"
     params:
         code=PLAN.code("report"),
         title=PLAN.config.title,

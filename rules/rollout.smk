@@ -15,10 +15,12 @@ if PLAN.config.data.demonstrations.source == "rollout":
             provenance="results/{experiment}/rollout/{agent}/{part}.provenance.json",
         log:
             "results/{experiment}/logs/rollout/{agent}/{part}.log",
-        params:
-            fingerprint=lambda wildcards: PLAN.stage("rollout", wildcards.agent),
+        container:
+            "containers/serve.sif"
         resources:
             gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+        params:
+            fingerprint=lambda wildcards: PLAN.stage("rollout", wildcards.agent),
         shell:
             "python -m score.rollout --config {input.config} --agent {wildcards.agent} --root results/{wildcards.experiment} "
             "--work results/{wildcards.experiment}/work/rollout/{wildcards.agent}-{params.fingerprint} --tasks {input.tasks} "
@@ -26,6 +28,9 @@ if PLAN.config.data.demonstrations.source == "rollout":
             "2>&1 | tee {log} >&2"
 
 else:
+
+    localrules:
+        demonstrations,
 
     rule demonstrations:
         input:
@@ -36,6 +41,8 @@ else:
             "results/{experiment}/rollout/published/cold_start.jsonl",
         log:
             "results/{experiment}/logs/rollout/published.log",
+        container:
+            "containers/train.sif"
         params:
             tokenizer=lambda wildcards: PLAN.student_folder()[0],
             limit=PLAN.config.data.demonstrations.max_tokens or 10**12,

@@ -14,10 +14,12 @@ rule sft:
         "results/{experiment}/logs/train/{agent}-s{seed}.log",
     wildcard_constraints:
         agent=pattern(PLAN.agents("sft")),
-    params:
-        fingerprint=lambda wildcards: PLAN.stage("sft", wildcards.agent),
+    container:
+        "containers/train.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+    params:
+        fingerprint=lambda wildcards: PLAN.stage("sft", wildcards.agent),
     shell:
         "python -m score.train.sft --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
         "--root results/{wildcards.experiment} --data {input.data} "
@@ -39,10 +41,14 @@ rule grpo:
         "results/{experiment}/logs/train/{agent}-s{seed}.log",
     wildcard_constraints:
         agent=pattern(PLAN.agents("grpo")),
+    container:
+        "containers/train.sif"
+    resources:
+        gpu=lambda wildcards: PLAN.gpus(
+            PLAN.base(wildcards.agent), PLAN.config.roles.reward_judge
+        ),
     params:
         fingerprint=lambda wildcards: PLAN.stage("grpo", wildcards.agent),
-    resources:
-        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent), PLAN.config.roles.reward_judge),
     shell:
         "python -m score.train.grpo --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
         "--root results/{wildcards.experiment} --data {input.data} "

@@ -21,7 +21,9 @@ class ScriptedEngine:
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         self.sizes.append(len(requests))
         replies = [self.reply(request) for request in requests]
-        return [r if isinstance(r, Completion) else Completion(r, prompt_tokens=10, completion_tokens=5) for r in replies]
+        return [
+            r if isinstance(r, Completion) else Completion(r, prompt_tokens=10, completion_tokens=5) for r in replies
+        ]
 
 
 class ScriptedAsyncEngine:

@@ -50,11 +50,18 @@ class Acting:
     identity: dict = field(default_factory=dict)
 
     def run(
-        self, attempts: Sequence[Attempt], sampling: Sampling, rows: ResumableRows, label: str, plan: Sampling | None = None
+        self,
+        attempts: Sequence[Attempt],
+        sampling: Sampling,
+        rows: ResumableRows,
+        label: str,
+        plan: Sampling | None = None,
     ) -> list[Trajectory]:
         """One trajectory per attempt, in order; finished ones are read from `rows`, new ones appended to it."""
         keys = [self._key(attempt, sampling, plan) for attempt in attempts]
-        finished = {key: row for key in keys if (row := rows.done.get(key)) and row["stop"] != StopReason.INFRASTRUCTURE_ERROR}
+        finished = {
+            key: row for key in keys if (row := rows.done.get(key)) and row["stop"] != StopReason.INFRASTRUCTURE_ERROR
+        }
         progress = Progress(label, len(attempts), done=len(finished))
         episodes = {}
         for key, attempt in zip(keys, attempts, strict=True):

@@ -1,28 +1,58 @@
-"""What every command line of the package shares: errors in one line, logging to stderr."""
+"""What every command line of the package shares: errors in one line, logging, and an end that leaves nothing behind."""
 
 from __future__ import annotations
 
 import argparse
 import logging
+import os
 import signal
 import sys
+import threading
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from score.errors import ScoreError
 
+_CHATTY = ("httpx", "httpx2", "openai", "httpcore", "bm25s")
+
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
     """Calls `main`; a `ScoreError` becomes one line on stderr and exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
-    for chatty in ("httpx", "httpx2", "openai", "httpcore"):
-        logging.getLogger(chatty).setLevel(logging.WARNING)
+    for name in _CHATTY:
+        logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` blocks end the servers they started
+    threading.Thread(target=_end_with_the_workflow, daemon=True).start()
     try:
         main(argv)
     except ScoreError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
+
+
+def _end_with_the_workflow(every_s: float = 1.0) -> None:
+    """Ends this process when the one that started its shell is gone.
+
+    A Snakemake that was killed with -9 leaves its jobs running; the next one would meet them at the same files.
+    """
+    shell = os.getppid()
+    workflow = _parent(shell)
+    while workflow is not None:
+        time.sleep(every_s)
+        if os.getppid() != shell or _parent(shell) != workflow:
+            print("error: the workflow that started this job is gone; ending", file=sys.stderr)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+
+
+def _parent(pid: int) -> int | None:
+    """The parent of a process; None where /proc does not tell (it is gone, or this is not Linux)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    return int(stat.rsplit(")", 1)[1].split()[1]) or None
 
 
 def stage_arguments(parser: argparse.ArgumentParser) -> None:

@@ -23,7 +23,14 @@ _EPISODE = (
 _MICRO = ("micro/world.py", "micro/graph.py", "micro/oracle.py", "micro/server.py", "micro/backend.py")  # fmt: skip
 CODE: dict[str, tuple[str, ...]] = {
     "rollout": (*_EPISODE, "rollout.py"),
-    "correct": (*_EPISODE, "correct/mps.py", "correct/teacher.py", "correct/sets.py", "correct/render.py", "correct/__main__.py"),
+    "correct": (
+        *_EPISODE,
+        "correct/mps.py",
+        "correct/teacher.py",
+        "correct/sets.py",
+        "correct/render.py",
+        "correct/__main__.py",
+    ),
     "sft": ("agent/protocol.py", "engine/codec.py", "train/rows.py", "train/sft.py", "train/optim.py"),
     "grpo": (*_EPISODE, "train/grpo.py", "train/trainer.py", "train/rewards.py", "train/optim.py"),
     "evaluate": (*_EPISODE, "evaluate/__main__.py"),
@@ -76,6 +83,8 @@ def code(files: tuple[str, ...]) -> str:
 def _tree(path: Path) -> str:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(node):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(
+            node
+        ):
             node.body = node.body[1:] or [ast.Pass()]
     return ast.dump(tree)

@@ -67,7 +67,9 @@ class Judge:
             return list(await asyncio.gather(*map(limited, cases)))
 
     async def _ask(self, case: Case) -> bool:
-        prompt = prompts.load("judge").render(question=case.question, reference=case.reference, candidate=case.candidate)
+        prompt = prompts.load("judge").render(
+            question=case.question, reference=case.reference, candidate=case.candidate
+        )
         reply = ""
         for attempt in range(self.tries):
             request = Request(prompt, self.sampling, derive_seed("judge", case.key, attempt))
@@ -75,7 +77,9 @@ class Judge:
             verdict = read_verdict(reply)
             if verdict is not None:
                 return verdict
-        raise InfrastructureError(f"the judge gave no readable verdict in {self.tries} tries; the last: {reply[:200]!r}")
+        raise InfrastructureError(
+            f"the judge gave no readable verdict in {self.tries} tries; the last: {reply[:200]!r}"
+        )
 
 
 def read_verdict(reply: str) -> bool | None:
@@ -98,7 +102,9 @@ def open_cases(benchmark: str, tasks: Sequence[Task], predictions: Sequence[dict
     for row in predictions:
         task, answer = by_id[row["task"]["id"]], row["answer"]
         if answer is not None and metrics.decide(metric, answer, task.answers) is None:
-            cases[content_key(benchmark, task.question, answer)] = Case(task.question, " or ".join(task.answers), answer)
+            cases[content_key(benchmark, task.question, answer)] = Case(
+                task.question, " or ".join(task.answers), answer
+            )
     return cases
 
 

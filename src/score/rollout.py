@@ -43,8 +43,12 @@ def part_of(tasks: Sequence[Task], splits: Path, part: str) -> list[Task]:
 
 def mark_right(trajectories: Sequence[Trajectory], agent: Acting) -> list[Trajectory]:
     """Adds `meta["right"]`: True, False, or None where neither rules nor the model could tell."""
-    verdicts = [None if t.answer is None else metrics.decide(metric_of(t.task), t.answer, t.task.answers) for t in trajectories]
-    marks = [t.answer is not None and (None if v is None else v == 1.0) for t, v in zip(trajectories, verdicts, strict=True)]
+    verdicts = [
+        None if t.answer is None else metrics.decide(metric_of(t.task), t.answer, t.task.answers) for t in trajectories
+    ]
+    marks = [
+        t.answer is not None and (None if v is None else v == 1.0) for t, v in zip(trajectories, verdicts, strict=True)
+    ]
     open_cases = [i for i, mark in enumerate(marks) if mark is None]
     if open_cases and hasattr(agent.engine, "concurrency"):
         sampling = agent.config.sampling
@@ -76,9 +80,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     config: Config = read(args.config)
     tasks = part_of([Task.from_json(row) for path in args.tasks for row in read_rows(path)], args.splits, args.part)
     if not tasks:
-        raise ScoreError(f"{args.splits}: part {args.part!r} is empty; lower data.cold_start_share or give more questions")
+        raise ScoreError(
+            f"{args.splits}: part {args.part!r} is empty; lower data.cold_start_share or give more questions"
+        )
     sampling = config.sampling
-    with work_rows(args.work, args.part) as rows, acting(config, args.agent, args.seed, args.root, args.work / "server.log") as agent:
+    with (
+        work_rows(args.work, args.part) as rows,
+        acting(config, args.agent, args.seed, args.root, args.work / "server.log") as agent,
+    ):
         attempts = [Attempt(task) for task in tasks]
         done = agent.run(attempts, sampling.step, rows, f"rollout {args.agent}", plan=sampling.plan)
         marked = mark_right(done, agent)

@@ -6,8 +6,10 @@ All paths are written out here or in the rules as `results/<experiment>/<stage>/
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 from score import fingerprint
@@ -161,6 +163,13 @@ class Plan:
     def base(self, agent: str) -> str:
         """Key in `models` of the model that an agent is, or was trained from."""
         return lineage.base_model(self.config, agent)
+
+
+def share_package() -> None:
+    """Lets the jobs import this package: they inherit this process's environment, on the cluster too."""
+    source = str(Path(__file__).parents[1])
+    others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part not in ("", source)]
+    os.environ["PYTHONPATH"] = os.pathsep.join([source, *others])
 
 
 def seed_name(path: str) -> str:

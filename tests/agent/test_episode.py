@@ -70,7 +70,9 @@ def test_a_failing_tool_is_an_infrastructure_error_and_no_answer(engine):
     def broken(query):
         raise InfrastructureError("search is down")
 
-    trajectory = play(plan_text("p"), step_text("s", 'print(web_search("x"))'), tools={"web_search": broken}, engine=engine)
+    trajectory = play(
+        plan_text("p"), step_text("s", 'print(web_search("x"))'), tools={"web_search": broken}, engine=engine
+    )
     assert trajectory.stop == StopReason.INFRASTRUCTURE_ERROR
     assert "search is down" in trajectory.meta["failure"]
     assert trajectory.answer is None

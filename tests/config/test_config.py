@@ -47,7 +47,7 @@ def changed(path, value, base=MICRO):
         ("agents.1.name", "teacher", r"agents\[1\].name: 'teacher' is used twice"),
         ("agents.1.name", "Un trained", "agents.1.name: "),
         ("agents.0.model", "student", "agents: none has the teacher's model 'oracle', so nobody demonstrates"),
-        ("seeds", ["0"], "seeds.0: input should be a valid integer"),
+        ("seeds", ["x"], "seeds.0: input should be a valid integer"),
         ("seeds", [0.5], "seeds.0: input should be a valid integer"),
         ("seeds", [0, 0], "names a seed twice"),
         ("seeds", [], "seeds: "),

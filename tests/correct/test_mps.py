@@ -71,7 +71,9 @@ def test_the_student_goes_on_from_the_true_state_after_the_correction():
     assert final.answer == "5"
     rewrite_prompts = [r.messages[1].content for r in engine.requests if "<wrong" in r.messages[1].content]
     assert rewrite_prompts
-    assert all("secret" not in p and "<reference>" not in p for p in rewrite_prompts), "only the step number may reach it"
+    assert all("secret" not in p and "<reference>" not in p for p in rewrite_prompts), (
+        "only the step number may reach it"
+    )
 
 
 def test_a_wrong_plan_is_corrected_with_an_empty_prefix():
@@ -160,7 +162,9 @@ def test_training_sets_are_disjoint_complete_and_independent_of_order(drawn, see
     assert not sft & hard
     assert not rl & hard
     assert len(sets.sft) == round(0.5 * sum(o == "solved" for _, o in drawn))
-    assert hard | {k.task.id for k in sets.rl if k.kind == "hard"} == {r.task.id for r in records if r.outcome == "hard"}
+    assert hard | {k.task.id for k in sets.rl if k.kind == "hard"} == {
+        r.task.id for r in records if r.outcome == "hard"
+    }
     shuffled = random.sample(records, len(records))
     again = make_sets(shuffled, sft_share=0.5, hard_in_rl=0.5, seed=seed)
     assert {t.task.id for t in again.sft} == sft

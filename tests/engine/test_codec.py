@@ -26,7 +26,9 @@ def codec(template: str | None = None) -> ChatCodec:
 def test_segments_spell_the_rendered_template(template):
     c = codec(template)
     conversation = messages("What?", "Plan: 2", STEPS, final_observation=True)
-    rendered = c.tokenizer.apply_chat_template([m.chat() for m in conversation], tokenize=False, add_generation_prompt=True)
+    rendered = c.tokenizer.apply_chat_template(
+        [m.chat() for m in conversation], tokenize=False, add_generation_prompt=True
+    )
     assert c.decode(c.prompt(conversation)) == rendered
 
 

@@ -208,7 +208,9 @@ class TestRewardModel:
     def test_an_early_wrong_answer_keeps_its_key_step_credit(self):
         """Credit for the key step does not depend on a final answer having been printed (hazard 20)."""
         model = self.model()
-        assert self.reward(model, Step("", "print(4 + 1)", "5"), Step("", "final_answer_print(7)", "7"), answer="7") == (0.5, "key")
+        assert self.reward(
+            model, Step("", "print(4 + 1)", "5"), Step("", "final_answer_print(7)", "7"), answer="7"
+        ) == (0.5, "key")
 
     def test_key_step_reward_is_a_switch(self):
         model = self.model(key_step_reward=False)

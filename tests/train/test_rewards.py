@@ -44,7 +44,11 @@ def test_avoidance_can_require_a_well_formed_step():
         (Step("x", "print(2 - 1)", "1"), Step("y", "print(1)", "1"), True),
         (Step("x", "print(2)", "2"), Step("y", "print(1)", "1"), False),
         (Step("x", "y()", "NameError: y", error="exception"), Step("y", "print(1)", "1"), False),
-        (Step("x", "y()", "NameError: y", error="exception"), Step("z", "y ()", "NameError: y", error="exception"), True),
+        (
+            Step("x", "y()", "NameError: y", error="exception"),
+            Step("z", "y ()", "NameError: y", error="exception"),
+            True,
+        ),
         (Step("x", "a = 1", ""), Step("y", "a = 2 - 1", ""), None),
         (Step("", "", "Error", error="parse_error", text="<code>"), Step("y", "a = 1", ""), False),
     ],

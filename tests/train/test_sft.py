@@ -98,5 +98,3 @@ def test_muon_resumes_too(random_student, tmp_path):
     again = MuonWithAdamW(model, 0.5)
     again.load_state_dict(optimizer.state_dict())
     assert [g["lr"] for g in again.param_groups] == [g["lr"] for g in optimizer.param_groups] == [0.01, 0.002]
-
-

@@ -72,9 +72,7 @@ def _run_batched(
             session.close()
 
 
-def advance(
-    turns: Sequence[tuple[Episode, Completion]], sessions: dict[Episode, Session], pool: SandboxPool
-) -> None:
+def advance(turns: Sequence[tuple[Episode, Completion]], sessions: dict[Episode, Session], pool: SandboxPool) -> None:
     """One turn of each episode: take the completion, run its code, observe."""
     running = [(episode, code) for episode, completion in turns if (code := episode.take(completion)) is not None]
     outcomes = pool.run_many([(sessions[episode], code) for episode, code in running])

@@ -71,7 +71,9 @@ class Episode:
         """The prompt of the next turn."""
         steps = tuple(self.steps)
         return tuple(
-            protocol.messages(self.task.question, self.plan, steps, system=self.system, final_observation=self.plan is not None)
+            protocol.messages(
+                self.task.question, self.plan, steps, system=self.system, final_observation=self.plan is not None
+            )
         )
 
     def next_forced(self) -> Completion | None:
@@ -132,7 +134,9 @@ class Episode:
         if self._forced:
             expected = self._forced.pop(0).observation
             if expected is not None and expected != text:
-                raise ReplayMismatch(f"step {len(self.steps)} of task {self.task.id} printed {text!r}, recorded {expected!r}")
+                raise ReplayMismatch(
+                    f"step {len(self.steps)} of task {self.task.id} printed {text!r}, recorded {expected!r}"
+                )
         if self.stop is None and len(self.steps) >= self.limits.max_steps:
             self.stop = StopReason.MAX_STEPS
 

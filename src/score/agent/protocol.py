@@ -74,7 +74,9 @@ def parse_step(completion: str) -> tuple[str, str] | None:
 
 def step_message(step: Step) -> Message:
     """A step as the assistant message that it was: verbatim if it was sampled, else in canonical form."""
-    return Message("assistant", step.text if step.text is not None else step_text(step.thought, step.code), step.token_ids)
+    return Message(
+        "assistant", step.text if step.text is not None else step_text(step.thought, step.code), step.token_ids
+    )
 
 
 def messages(

@@ -108,7 +108,9 @@ def _check_references(config: Config) -> None:
     actors = {agent.model for agent in config.agents}
     taught = any(agent.data in ("cold_start", "demonstrations") for agent in config.agents)
     if taught and demonstrations.source == "rollout" and config.roles.teacher not in actors:
-        raise ScoreError(f"config: agents: none has the teacher's model {config.roles.teacher!r}, so nobody demonstrates")
+        raise ScoreError(
+            f"config: agents: none has the teacher's model {config.roles.teacher!r}, so nobody demonstrates"
+        )
     if demonstrations.source == "published" and not demonstrations.path:
         raise ScoreError("config: data.demonstrations.path: source 'published' needs the path of a trajectory file")
 
@@ -122,14 +124,20 @@ def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str,
     if agent.start is None or agent.settings is None:
         raise ScoreError(f"config: {where}: a trained agent needs `start` and `settings`")
     _known(f"{where}.start", agent.start, earlier, "agent defined above it")
-    _known(f"{where}.settings", agent.settings, getattr(config.training, agent.method), f"training.{agent.method} entry")
+    _known(
+        f"{where}.settings", agent.settings, getattr(config.training, agent.method), f"training.{agent.method} entry"
+    )
     if agent.method == "sft" and agent.data is None:
-        raise ScoreError(f"config: {where}.data: an sft agent needs a training set (cold_start, demonstrations, corrections)")
+        raise ScoreError(
+            f"config: {where}.data: an sft agent needs a training set (cold_start, demonstrations, corrections)"
+        )
     if agent.method == "grpo" or agent.data == "corrections":
         chain = agent
         while chain.data != "cold_start":
             if chain.start is None:
-                raise ScoreError(f"config: {where}: none of its ancestors is trained on cold_start, so it has no corrections")
+                raise ScoreError(
+                    f"config: {where}: none of its ancestors is trained on cold_start, so it has no corrections"
+                )
             chain = earlier[chain.start]
 
 

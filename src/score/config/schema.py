@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt
+from pydantic import BaseModel, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -53,7 +53,9 @@ class Model(Section):
     url: str | None = Field(None, description="endpoint: base URL of an OpenAI-compatible server")
     api_key_env: str = Field("OPENAI_API_KEY", description="endpoint: environment variable that holds the key")
     timeout_s: float = Field(600, gt=0, description="seconds before one request is given up and retried")
-    retries: int = Field(5, ge=0, description="further tries of a request after 408, 409, 429, 5xx or a lost connection")
+    retries: int = Field(
+        5, ge=0, description="further tries of a request after 408, 409, 429, 5xx or a lost connection"
+    )
     leap: Share = Field(0.4, description="oracle: chance that a demonstration skips an eligible step")
 
 
@@ -84,14 +86,18 @@ class Samplings(Section):
 class Demonstrations(Section):
     """Where the teacher's demonstrations come from."""
 
-    source: Literal["rollout", "published"] = Field("rollout", description="rollout: the teacher acts; published: a file")
+    source: Literal["rollout", "published"] = Field(
+        "rollout", description="rollout: the teacher acts; published: a file"
+    )
     path: str | None = Field(None, description="published: path of the trajectory file below the source")
     max_tokens: Count | None = Field(None, description="published: keep a seeded subset of at most this many tokens")
 
 
 class Data(Section):
     world: Literal["published", "micro"] = "published"
-    source: str | None = Field(None, description="mirror folder or URL of the published files; None: the pinned public commit")
+    source: str | None = Field(
+        None, description="mirror folder or URL of the published files; None: the pinned public commit"
+    )
     seeds: list[str] = Field(default_factory=list, description="published: files of training questions")
     pool_per_benchmark: Count = Field(60, description="micro: training questions per micro-benchmark")
     split: Literal["test", "development"] = Field("test", description="micro: which held-out questions are evaluated")
@@ -170,7 +176,9 @@ class Agent(Section):
     label: str
     method: Literal["prompt", "sft", "grpo"] = "prompt"
     model: str | None = Field(None, description="prompt: key of `models`")
-    instructed: bool = Field(False, description="prompt: put the instructions of prompts/agent.yaml in a system message")
+    instructed: bool = Field(
+        False, description="prompt: put the instructions of prompts/agent.yaml in a system message"
+    )
     start: str | None = Field(None, description="sft, grpo: the agent it starts from")
     settings: str | None = Field(None, description="sft, grpo: name below `training.sft` or `training.grpo`")
     data: Literal["cold_start", "demonstrations", "corrections"] | None = Field(None, description="sft: training set")
@@ -182,7 +190,7 @@ class Agent(Section):
 class Config(Section):
     experiment: Name
     title: str = Field(description="what a table's caption says of the world and the limits of this experiment")
-    seeds: list[StrictInt] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1)
     protocol: Protocol = Protocol()
     sandbox: Sandbox = Sandbox()
     search: Search = Search()

@@ -74,7 +74,6 @@ class Examine(Protocol):
     def __call__(self, attempts: Sequence[Trajectory], *, correct: bool) -> list[Review]: ...
 
 
-
 def mentor(
     tasks: Sequence[Task],
     play: Play,
@@ -94,10 +93,14 @@ def mentor(
         reviews = examine(attempts, correct=round_ < max_corrections)
         starts = []
         for attempt, review in zip(attempts, reviews, strict=True):
-            record = dataclasses.replace(running[attempt.task.id], attempts=(*running[attempt.task.id].attempts, attempt))
+            record = dataclasses.replace(
+                running[attempt.task.id], attempts=(*running[attempt.task.id].attempts, attempt)
+            )
             match _conclude(attempt, review):
                 case Correction() as correction:
-                    running[attempt.task.id] = dataclasses.replace(record, corrections=(*record.corrections, correction))
+                    running[attempt.task.id] = dataclasses.replace(
+                        record, corrections=(*record.corrections, correction)
+                    )
                     starts.append(Start(attempt.task, corrected_turns(attempt, correction), round_ + 1))
                 case (outcome, failure):
                     del running[attempt.task.id]

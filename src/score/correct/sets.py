@@ -79,9 +79,7 @@ def make_sets(records: Sequence[Mentored], *, sft_share: float, hard_in_rl: floa
     hard_rl, held_out = _divide(hard, hard_in_rl, "hard", seed)
     sft = [r.attempts[-1] for r in for_sft]
     usable = [t for t in sft if not any(step.error in _UNUSABLE for step in t.steps) and t.plan is not None]
-    rl = [key_step(r) for r in for_rl if r.corrections] + [
-        KeyStep(r.task, 0, None, (), None, None) for r in hard_rl
-    ]
+    rl = [key_step(r) for r in for_rl if r.corrections] + [KeyStep(r.task, 0, None, (), None, None) for r in hard_rl]
     summary = summarise(records) | {
         "sft": len(usable),
         "sft_dropped_malformed": len(sft) - len(usable),

@@ -48,7 +48,9 @@ def open_engine(model: Model, log: Path, *, path: str | None = None, seed: int =
         yield openai.connect(model, model.url, model.path or "default", key=openai.endpoint_key(model))
     elif model.engine == "oracle":
         options = ["--leap", str(model.leap), "--seed", str(seed)]
-        with serve(lambda port: [sys.executable, "-m", "score.micro.server", "--port", str(port), *options], log) as url:
+        with serve(
+            lambda port: [sys.executable, "-m", "score.micro.server", "--port", str(port), *options], log
+        ) as url:
             yield openai.connect(model, f"{url}/v1", "oracle")
     else:
         with serve(lambda port: vllm_command(model, path, port), log, timeout_s=1800) as url:

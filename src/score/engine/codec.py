@@ -37,7 +37,9 @@ class ChatCodec:
         self._glue = lru_cache(maxsize=65536)(self._glue_uncached)
         self._head = lru_cache(maxsize=4096)(self._head_uncached)
         if not self._after_turn((("user", "x"),)).startswith(tokenizer.eos_token):
-            raise ScoreError(f"the chat template of {tokenizer.name_or_path} does not end a turn with {tokenizer.eos_token}")
+            raise ScoreError(
+                f"the chat template of {tokenizer.name_or_path} does not end a turn with {tokenizer.eos_token}"
+            )
 
     def segments(self, messages: Sequence[Message]) -> list[Segment]:
         """The conversation as segments; a last user message is followed by the generation prompt."""

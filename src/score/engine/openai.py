@@ -14,7 +14,9 @@ from score.errors import InfrastructureError, ScoreError
 class OpenAIEngine:
     """One model behind one base URL. A request that fails for good raises `InfrastructureError`."""
 
-    def __init__(self, base_url: str, model: str, *, concurrency: int, timeout_s: float, retries: int, key: str) -> None:
+    def __init__(
+        self, base_url: str, model: str, *, concurrency: int, timeout_s: float, retries: int, key: str
+    ) -> None:
         self.base_url, self.model, self.concurrency = base_url, model, concurrency
         self._settings = {"base_url": base_url, "api_key": key, "timeout": timeout_s, "max_retries": retries}
         self._client: openai.AsyncOpenAI | None = None
@@ -71,5 +73,7 @@ def endpoint_key(model: Model) -> str:
     """The API key of a remote endpoint. Raises `ScoreError` if its variable is not set."""
     key = os.environ.get(model.api_key_env)
     if not key:
-        raise ScoreError(f"models: endpoint {model.url} needs an API key in the environment variable {model.api_key_env}")
+        raise ScoreError(
+            f"models: endpoint {model.url} needs an API key in the environment variable {model.api_key_env}"
+        )
     return key

@@ -26,7 +26,9 @@ _PR_SET_PDEATHSIG = 1
 
 
 @contextlib.contextmanager
-def serve(command: Callable[[int], Sequence[str]], log: Path, *, timeout_s: float = 600, grace_s: float = 10) -> Iterator[str]:
+def serve(
+    command: Callable[[int], Sequence[str]], log: Path, *, timeout_s: float = 600, grace_s: float = 10
+) -> Iterator[str]:
     """Yields the server's base URL ("http://127.0.0.1:PORT") once GET /health answers 200.
 
     Args:
@@ -67,7 +69,9 @@ def _await_health(process: subprocess.Popen, url: str, log: Path, timeout_s: flo
     pause = 0.05
     while time.monotonic() < deadline:
         if process.poll() is not None:
-            raise InfrastructureError(f"the server ended with code {process.returncode} before it was ready; {_tail(log)}")
+            raise InfrastructureError(
+                f"the server ended with code {process.returncode} before it was ready; {_tail(log)}"
+            )
         with contextlib.suppress(httpx.HTTPError):
             if httpx.get(url, timeout=5).status_code == 200:
                 return

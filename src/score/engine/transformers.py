@@ -68,7 +68,9 @@ class TransformersEngine:
         prompts = [self.codec.prompt(request.messages) for request in requests]
         completions = [Completion("", "context", prompt_tokens=len(ids)) for ids in prompts]
         fitting = [i for i, ids in enumerate(prompts) if len(ids) + 1 < self.context]
-        fitting.sort(key=lambda i: (repr(requests[i].sampling), len(prompts[i])))  # one sampling and like lengths together
+        fitting.sort(
+            key=lambda i: (repr(requests[i].sampling), len(prompts[i]))
+        )  # one sampling and like lengths together
         for start in range(0, len(fitting), self.batch):
             chunk = fitting[start : start + self.batch]
             for sampling in {requests[i].sampling.model_dump_json(): requests[i].sampling for i in chunk}.values():
@@ -94,7 +96,9 @@ class TransformersEngine:
         out = self.model.generate(
             input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=warpers(sampling, seeds)
         )
-        return [_until_end(row[:limit], self.codec.eos_id) for row, limit in zip(out[:, width:].tolist(), room, strict=True)]
+        return [
+            _until_end(row[:limit], self.codec.eos_id) for row, limit in zip(out[:, width:].tolist(), room, strict=True)
+        ]
 
     def _completion(self, ids: list[int], prompt_tokens: int) -> Completion:
         ended = bool(ids) and ids[-1] == self.codec.eos_id

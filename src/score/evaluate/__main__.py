@@ -36,7 +36,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     tasks = {path.stem: [Task.from_json(row) for row in read_rows(path)] for path in args.tasks}
     owner = [name for name, rows in tasks.items() for _ in rows]
     attempts = [Attempt(task) for rows in tasks.values() for task in rows]
-    with work_rows(args.work, "attempts") as rows, acting(config, args.agent, args.seed, args.root, args.work / "server.log") as agent:
+    with (
+        work_rows(args.work, "attempts") as rows,
+        acting(config, args.agent, args.seed, args.root, args.work / "server.log") as agent,
+    ):
         done = agent.run(attempts, config.sampling.evaluate, rows, f"evaluate {args.agent}")
         facts = {"seed": args.seed, "model": agent.digest, "sandbox": agent.pool.layers}
     by_benchmark: dict[str, list[Trajectory]] = defaultdict(list)

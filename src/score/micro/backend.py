@@ -1,4 +1,4 @@
-"""The knowledge base of a micro-world as a search backend: one fact for a query that names a relation and an entity."""
+"""The knowledge base of a micro-world as a search backend: one fact for a query that names an entity and a relation."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import re
 from score.micro.world import RELATIONS, World, make_world
 from score.search.base import Result
 
-_QUERY = re.compile(rf"\s*(?:what is\s+)?(?:the\s+)?({'|'.join(RELATIONS)}) of (\w+)\s*\??\s*", re.IGNORECASE)
+_RELATION = "|".join(RELATIONS)
+_QUERY = re.compile(rf"(?:(\w+)'s ({_RELATION})|(?:the )?({_RELATION}) of (\w+))\s*\??", re.IGNORECASE)
 
 
 class KnowledgeBase:
@@ -19,14 +20,10 @@ class KnowledgeBase:
         self.world = world or make_world()
 
     def search(self, query: str, k: int) -> list[Result]:
-        """The one matching fact for "rival of Kego"; an empty list for every other query, two-hop ones included."""
-        match = _QUERY.fullmatch(query)
+        """The fact asked for by "Kego's rival" or "rival of Kego"; nothing for any other query, two-hop ones included."""
+        match = _QUERY.fullmatch(query.strip())
         if match is None or k < 1:
             return []
-        relation, name = match[1].lower(), match[2].capitalize()
+        name, relation = (match[1] or match[4]).capitalize(), (match[2] or match[3]).lower()
         value = self.world.facts.get((relation, name))
-        return [] if value is None else [Result(title=name, snippet=fact_sentence(relation, name, value))]
-
-
-def fact_sentence(relation: str, name: str, value: str) -> str:
-    return f"The {relation} of {name} is {value}."
+        return [] if value is None else [Result(title=name, snippet=f"{name}'s {relation} is {value}.")]

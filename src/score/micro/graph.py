@@ -5,16 +5,15 @@ The parser is the inverse of `score.micro.tasks`; the oracle plans, demonstrates
 
 from __future__ import annotations
 
+import operator
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from score.errors import ScoreError
-from score.micro.backend import fact_sentence
+from score.micro.backend import KnowledgeBase
 from score.micro.world import NAMES, RELATIONS, World
-from score.search.base import Result, render
-
-SYMBOLS = {"plus": "+", "minus": "-", "times": "*"}
+from score.search.base import render
 
 
 class NotOfThisWorld(ScoreError):
@@ -54,27 +53,27 @@ class Graph:
     def step(self, index: int, defined: Collection[str] = ()) -> tuple[str, str]:
         """(thought, code) of a node; a prerequisite whose variable is not `defined` is written as its value."""
         node = self.nodes[index]
-        operands = [self.operand(need, defined) for need in node.needs]
+        operands = [self._operand(need, defined) for need in node.needs]
         return node.thought.format(*operands), node.code.format(*operands)
-
-    def operand(self, index: int, defined: Collection[str]) -> str:
-        node = self.nodes[index]
-        return node.variable if node.variable in defined else node.value
 
     def final(self, defined: Collection[str] = ()) -> tuple[str, str]:
         """(thought, code) of the answering step."""
-        text = self.operand(len(self.nodes) - 1, defined)
-        return "Answer", f'final_answer_print("{text}")' if text in NAMES and text not in defined else f"final_answer_print({text})"
+        text = self._operand(len(self.nodes) - 1, defined)
+        quoted = f'"{text}"' if self.answer in NAMES else text
+        return "Answer", f"final_answer_print({quoted})"
+
+    def _operand(self, index: int, defined: Collection[str]) -> str:
+        node = self.nodes[index]
+        return node.variable if node.variable in defined else node.value
 
 
-_CHAIN = rf"(?:(?:{'|'.join(RELATIONS)}) of (?:the )?)+\w+"
-_FACTS = re.compile(rf"What is the ({_CHAIN})\?")
-_DEEP = re.compile(rf"What is the ({_CHAIN}) (plus|minus) the ({_CHAIN})\?")
-_LARGER = re.compile(rf"What is the larger of the ({_CHAIN}) and the ({_CHAIN})\?")
-_MATH = re.compile(r"((?:\w+ has [^.?]+\. )+)How many coins has (\w+)\?")
-_GIVEN = re.compile(r"(\w+) has (\d+) coins")
-_CHANGE = re.compile(r"(\w+) has (\w+)'s coins (plus|minus|times) (\d+)")
-_SUM = re.compile(r"(\w+) has (\w+)'s coins plus (\w+)'s")
+_CHAIN = rf"\w+(?:'s (?:{'|'.join(RELATIONS)}))+"
+_FACTS = re.compile(rf"What is ({_CHAIN})\?")
+_DEEP = re.compile(rf"What is ({_CHAIN}) (plus|minus) ({_CHAIN})\?")
+_LARGER = re.compile(rf"What is the larger of ({_CHAIN}) and ({_CHAIN})\?")
+_STATEMENT = r"(\w+) has (\w+(?: [-+*] \w+)?) coins\. "
+_MATH = re.compile(rf"((?:{_STATEMENT})+)How many coins has (?P<target>\w+)\?")
+_OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
 def parse(question: str, world: World) -> Graph:
@@ -88,68 +87,67 @@ def parse(question: str, world: World) -> Graph:
         if match := _LARGER.fullmatch(question):
             return _deep(match[1], match[2], "larger", world)
         if match := _MATH.fullmatch(question):
-            return _math(match[1].removesuffix(". ").split(". "), match[2])
-    except KeyError as error:
-        raise NotOfThisWorld(f"question {question!r}: nothing is known of {error}") from None
+            return _math(dict(re.findall(_STATEMENT, match[1])), match["target"])
+    except (KeyError, ValueError) as error:
+        raise NotOfThisWorld(f"question {question!r}: the world does not know {error}") from None
     raise NotOfThisWorld(f"question {question!r} is not of the micro-world")
 
 
-def _searches(nodes: list[Node]) -> str:
+def _searches(nodes: Sequence[Node]) -> str:
     return f"{len(nodes)} {'search' if len(nodes) == 1 else 'searches'}"
 
 
 def _chain(text: str, world: World, start: int = 0) -> list[Node]:
-    """The searches of "mentor of the rival of Kego"; `start` is the index of the first one in the graph."""
-    *outer, name = text.replace(" of the ", " of ").split(" of ")
+    """The searches of "Kego's rival's mentor"; `start` is the index of the first one in the graph."""
+    name, *relations = text.split("'s ")
     nodes: list[Node] = []
-    for relation in reversed(outer):
-        value = world.facts[relation, name]
+    for relation in relations:
+        query = f"{{0}}'s {relation}" if nodes else f"{name}'s {relation}"
         needs = (start + len(nodes) - 1,) if nodes else ()
-        query = f"{relation} of {'{0}' if nodes else name}"
-        stdout = render([Result(title=name, snippet=fact_sentence(relation, name, value))])
-        nodes.append(Node(f"Find {query}", f'print(web_search("{query}"))', value, stdout, needs))
-        name = value
+        stdout = render(KnowledgeBase(world).search(f"{name}'s {relation}", 1))
+        name = world.facts[relation, name]
+        nodes.append(Node(f"Find {query}", f'print(web_search("{query}"))', name, stdout, needs))
     return nodes
 
 
 def _deep(left: str, right: str, operation: str, world: World) -> Graph:
+    """Two chains that end in numbers (ValueError if not), then one computation."""
     first = _chain(left, world)
     second = _chain(right, world, start=len(first))
-    nodes = [*first, *second]
     a, b = int(first[-1].value), int(second[-1].value)
-    value = str({"plus": a + b, "minus": a - b, "larger": max(a, b)}[operation])
-    code = "print(max({0}, {1}))" if operation == "larger" else f"print({{0}} {SYMBOLS[operation]} {{1}})"
-    nodes.append(Node("Compute", code, value, value, (len(first) - 1, len(nodes) - 1)))
-    return Graph(f"Plan: {_searches(first)}, {_searches(second)}, {operation}", tuple(nodes))
+    value, code = {
+        "plus": (a + b, "print({0} + {1})"),
+        "minus": (a - b, "print({0} - {1})"),
+        "larger": (max(a, b), "print(max({0}, {1}))"),
+    }[operation]
+    needs = (len(first) - 1, len(first) + len(second) - 1)
+    last = Node("Compute", code, str(value), str(value), needs)
+    return Graph(f"Plan: {_searches(first)}, {_searches(second)}, {operation}", (*first, *second, last))
 
 
-def _math(sentences: list[str], target: str) -> Graph:
+def _math(formulas: dict[str, str], target: str) -> Graph:
     """The statements that the target rests on, in the order of the text; the others are distractors."""
-    nodes: dict[str, Node] = {}
-    for sentence in sentences:
-        node = _statement(sentence, nodes)
-        nodes[node.variable] = node
-    names = list(nodes)
-    needed = sorted(Graph("", tuple(nodes.values())).ancestors(names.index(target) if target in names else -1))
-    place = {old: new for new, old in enumerate(needed)}
-    kept = [nodes[names[old]] for old in needed]
-    kept = [Node(n.thought, n.code, n.value, n.stdout, tuple(place[i] for i in n.needs), n.variable) for n in kept]
-    return Graph(f"Plan: compute {target}", tuple(kept))
+    needed = {target}
+    for name in reversed(formulas):  # a statement rests on earlier ones only, so one pass backwards meets them all
+        if name in needed:
+            needed |= formulas.keys() & formulas[name].split()
+    place: dict[str, int] = {}
+    nodes: list[Node] = []
+    for name in filter(needed.__contains__, formulas):
+        words = formulas[name].split()
+        value = str(_calculate([nodes[place[word]].value if word in place else word for word in words]))
+        needs = tuple(place[word] for word in words if word in place)
+        template = " ".join(f"{{{needs.index(place[word])}}}" if word in place else word for word in words)
+        place[name] = len(nodes)
+        nodes.append(Node(f"Find {name}", f"{name} = {template}\nprint({name})", value, value, needs, name))
+    if target not in place:
+        raise KeyError(target)
+    return Graph(f"Plan: compute {target}", tuple(nodes))
 
 
-def _statement(sentence: str, earlier: dict[str, Node]) -> Node:
-    """The node of one sentence, e.g. "Tura has 3 less than Hene"; names in it must have been met (KeyError)."""
-    names = list(earlier)
-    if match := _GIVEN.fullmatch(sentence):
-        name, expression, value, needs = match[1], match[2], int(match[2]), ()
-    elif match := _CHANGE.fullmatch(sentence):
-        name, other, symbol, number = match[1], match[2], SYMBOLS[match[3]], int(match[4])
-        before = int(earlier[other].value)
-        value = {"+": before + number, "-": before - number, "*": before * number}[symbol]
-        expression, needs = f"{{0}} {symbol} {number}", (names.index(other),)
-    elif match := _SUM.fullmatch(sentence):
-        name, value = match[1], int(earlier[match[2]].value) + int(earlier[match[3]].value)
-        expression, needs = "{0} + {1}", (names.index(match[2]), names.index(match[3]))
-    else:
-        raise NotOfThisWorld(f"statement {sentence!r} is not of the micro-world")
-    return Node(f"Find {name}", f"{name} = {expression}\nprint({name})", str(value), str(value), needs, name)
+def _calculate(words: Sequence[str]) -> int:
+    """The value of ["5"] or ["5", "-", "3"]; ValueError where a word is no number."""
+    if len(words) == 1:
+        return int(words[0])
+    left, symbol, right = words
+    return _OPERATORS[symbol](int(left), int(right))

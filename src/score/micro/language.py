@@ -20,15 +20,41 @@ CHAT_TEMPLATE = (
 )
 CONTEXT = 512
 
-_QUESTIONS = ("What is the ", "What is the larger of the ", "the ", " plus the ", " minus the ", " and the ", "?")
-_QUESTIONS += (" has ", " coins. ", "'s coins plus ", "'s coins minus ", "'s coins times ", "'s. ", ". ", "How many coins has ")
-_PLANS = ("<first_thought>Plan: ", "<first_thought>Plan: compute ", " searches", " search", ", ", "plus", "minus", "larger", "</first_thought>")
-_STEPS = ("<thought>Find ", "</thought><code>", '</thought><code>print(web_search("', '"))</code>', ")</code>", "))</code>")
+_QUESTIONS = (
+    "What is ",
+    "What is the larger of ",
+    " plus ",
+    " minus ",
+    " and ",
+    "?",
+    " has ",
+    " coins. ",
+    " coins. How many coins has ",
+)
+_PLANS = (
+    "<first_thought>Plan: ",
+    "<first_thought>Plan: compute ",
+    " searches",
+    " search",
+    ", ",
+    "plus",
+    "minus",
+    "larger",
+    "</first_thought>",
+)
+_STEPS = (
+    "<thought>Find ",
+    "</thought><code>",
+    '</thought><code>print(web_search("',
+    '"))</code>',
+    ")</code>",
+    "))</code>",
+)
 _STEPS += ("<thought>Compute</thought><code>print(", "<thought>Compute</thought><code>print(max(")
 _STEPS += ("<thought>Answer</thought><code>final_answer_print(", '<thought>Answer</thought><code>final_answer_print("')
 _STEPS += ('")</code>', " = ", " + ", " - ", " * ", "\nprint(")
 _RESULTS = ("Observation: ", "Observation: None", "Observation: No results.", "Observation: Page: 0\nTitle: ")
-_RESULTS += ("\nSnippet: The ", "The ", " is ", "NameError: name '", "' is not defined")
+_RESULTS += ("\nSnippet: ", ".", " is ", "NameError: name '", "' is not defined")
 _TAGS = ("<thought>", "</thought>", "<code>", "</code>", "<first_thought>", 'print(web_search("', '"))', "print(")
 _TAGS += ("final_answer_print(", "Page: 0\nTitle: ", "Error: ")
 _NUMBERS = tuple(map(str, range(10, 100)))
@@ -36,7 +62,15 @@ _CHARACTERS = tuple(map(chr, range(32, 127))) + ("\n",)
 
 VOCABULARY = SPECIAL + tuple(
     dict.fromkeys(
-        _CHARACTERS + NAMES + _NUMBERS + tuple(f"{r} of " for r in RELATIONS) + _QUESTIONS + _PLANS + _STEPS + _RESULTS + _TAGS
+        _CHARACTERS
+        + NAMES
+        + _NUMBERS
+        + tuple(f"'s {r}" for r in RELATIONS)
+        + _QUESTIONS
+        + _PLANS
+        + _STEPS
+        + _RESULTS
+        + _TAGS
     )
 )
 

@@ -35,7 +35,9 @@ class Progress:
         answer = self._run(tree)
         if answer is not None:
             return answer == self.graph.answer
-        found = next((i for i in self._undone() if self.graph.nodes[i].stdout == (step.observation or "").strip()), None)
+        found = next(
+            (i for i in self._undone() if self.graph.nodes[i].stdout == (step.observation or "").strip()), None
+        )
         if found is None:
             return False
         self.done |= self.graph.ancestors(found)

@@ -87,7 +87,9 @@ def _rewrite(oracle: Oracle, prompt: str, k: int) -> str:
 def _locate(oracle: Oracle, prompt: str) -> str:
     plan, steps = _read_trajectory(_field(_TRAJECTORY, prompt))
     k = oracle.first_error(_field(_QUESTION, prompt), plan, steps)
-    analysis = "No turn is wrong; the attempt is unfinished." if k is None else f"Turn {k} does not find what is needed next."
+    analysis = (
+        "No turn is wrong; the attempt is unfinished." if k is None else f"Turn {k} does not find what is needed next."
+    )
     return json.dumps({"step": k, "analysis": analysis})
 
 
@@ -200,7 +202,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         server = Server((args.host, args.port), Oracle(make_world(), args.leap, args.seed))
     except OSError as error:
-        raise ScoreError(f"cannot listen on {args.host}:{args.port} ({error.strerror}); choose another --port") from None
+        raise ScoreError(
+            f"cannot listen on {args.host}:{args.port} ({error.strerror}); choose another --port"
+        ) from None
     print(f"micro teacher on http://{args.host}:{server.server_address[1]}/v1", flush=True)
     with server:
         try:

@@ -47,7 +47,7 @@ def _relations(rng: random.Random, world: World, hops: int, numeric: bool) -> tu
 
 
 def _phrase(name: str, relations: tuple[str, ...]) -> str:
-    return "the " + " of the ".join(reversed(relations)) + f" of {name}"
+    return "'s ".join((name, *relations))
 
 
 def _hop(rng: random.Random, world: World, hops: int) -> str:
@@ -61,20 +61,20 @@ def _deep(rng: random.Random, world: World, left: int, right: int) -> str:
 
 def _math(rng: random.Random, world: World, statements: int, distractor: bool = False) -> str:
     names = rng.sample(NAMES, statements + distractor)
-    sentences = [f"{names[0]} has {rng.randint(2, 9)} coins"]
-    sentences += [_statement(rng, names[i], names[:i]) for i in range(1, statements)]
+    formulas = [f"{names[0]} has {rng.randint(2, 9)}"]
+    formulas += [f"{names[i]} has {_formula(rng, names[:i])}" for i in range(1, statements)]
     if distractor:
         place = rng.randint(1, statements)
-        sentences.insert(place, _statement(rng, names[-1], names[:place]))
-    return f"{'. '.join(sentences)}. How many coins has {names[statements - 1]}?"
+        formulas.insert(place, f"{names[-1]} has {_formula(rng, names[:place])}")
+    return f"{' coins. '.join(formulas)} coins. How many coins has {names[statements - 1]}?"
 
 
-def _statement(rng: random.Random, name: str, earlier: list[str]) -> str:
-    """A statement about `name` that rests on the last of the `earlier` names, so that the sentences form a chain."""
-    operation = rng.choice(("plus", "minus", "times", "sum") if len(earlier) > 1 else ("plus", "minus", "times"))
-    if operation == "sum":
-        return f"{name} has {earlier[-1]}'s coins plus {rng.choice(earlier[:-1])}'s"
-    return f"{name} has {earlier[-1]}'s coins {operation} {rng.randint(2, 9)}"
+def _formula(rng: random.Random, earlier: list[str]) -> str:
+    """A formula that rests on the last of the `earlier` names, so that the statements form a chain."""
+    symbol = rng.choice("+-*")
+    if len(earlier) > 1 and rng.random() < 0.25:
+        return f"{earlier[-1]} + {rng.choice(earlier[:-1])}"
+    return f"{earlier[-1]} {symbol} {rng.randint(2, 9)}"
 
 
 Draw = Callable[[random.Random, World], str]

@@ -45,13 +45,17 @@ class RewardModel:
         wanted = [self.agent.key_step_reward and not r for r in right]
         compared = [rewards.compare(t, k) if w else None for (t, k), w in zip(pairs, wanted, strict=True)]
         to_fix = self._settle([_turn_case(t, k, k.fix, c and c[0]) for (t, k), c in zip(pairs, compared, strict=True)])
-        to_error = self._settle([_turn_case(t, k, k.wrong, c and c[1]) for (t, k), c in zip(pairs, compared, strict=True)])
+        to_error = self._settle(
+            [_turn_case(t, k, k.wrong, c and c[1]) for (t, k), c in zip(pairs, compared, strict=True)]
+        )
         tiers = []
         for i, (trajectory, key_step) in enumerate(pairs):
             equality = None if compared[i] is None else rewards.Equality(to_fix[i], to_error[i])
             turn = rewards.key_turn(trajectory, key_step.k)
             sound = turn is not None and rewards.well_formed(turn, key_step.k)
-            tiers.append(rewards.tier(right[i], equality, well_formed=sound, avoid_requires=self.settings.avoid_requires))
+            tiers.append(
+                rewards.tier(right[i], equality, well_formed=sound, avoid_requires=self.settings.avoid_requires)
+            )
         return [(rewards.VALUES[tier], tier) for tier in tiers]
 
     def _settle(self, questions: Sequence[bool | Case]) -> list[bool]:
@@ -113,7 +117,9 @@ def dataset_rows(key_steps: Sequence[KeyStep], prompts_per_update: int) -> list[
     return rows * -(-prompts_per_update // len(rows))
 
 
-def train(model, codec, key_steps: Sequence[KeyStep], config: Config, agent: Agent, settings: Grpo, work: Path, seed: int):
+def train(
+    model, codec, key_steps: Sequence[KeyStep], config: Config, agent: Agent, settings: Grpo, work: Path, seed: int
+):
     """Trains `model`; returns (model, log history)."""
     import torch
     from datasets import Dataset
@@ -137,7 +143,9 @@ def train(model, codec, key_steps: Sequence[KeyStep], config: Config, agent: Age
         **trainer_arguments(settings, work, seed),
     )
     if settings.batch % settings.generations:
-        raise ScoreError(f"training.grpo: batch {settings.batch} is not a multiple of generations {settings.generations}")
+        raise ScoreError(
+            f"training.grpo: batch {settings.batch} is not a multiple of generations {settings.generations}"
+        )
     rows = dataset_rows(key_steps, settings.batch // settings.generations)
     box = config.sandbox
     limits = Limits(timeout_s=box.timeout_s, memory_mb=box.memory_mb, output_chars=box.output_chars)

@@ -75,7 +75,9 @@ class TrainerEngine:
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         prompts = [self.codec.prompt(request.messages) for request in requests]
         completions = [Completion("", "context") for _ in prompts]
-        fitting = sorted((i for i, ids in enumerate(prompts) if len(ids) <= self.longest), key=lambda i: len(prompts[i]))
+        fitting = sorted(
+            (i for i, ids in enumerate(prompts) if len(ids) <= self.longest), key=lambda i: len(prompts[i])
+        )
         for start in range(0, len(fitting), self.CHUNK):
             chunk = fitting[start : start + self.CHUNK]
             sampled, _ = self.trainer._generate_single_turn([prompts[i] for i in chunk], None, {}, 1)
@@ -118,7 +120,9 @@ class Rollouts:
         run_episodes(episodes, engine, Sampling(), self.pool, self.tools)
         failed = [e.failure for e in episodes if e.stop == StopReason.INFRASTRUCTURE_ERROR]
         if failed:
-            raise InfrastructureError(f"{len(failed)} of {len(episodes)} RL episodes have no outcome; the first: {failed[0]}")
+            raise InfrastructureError(
+                f"{len(failed)} of {len(episodes)} RL episodes have no outcome; the first: {failed[0]}"
+            )
         return episodes, [len(prefix) for prefix in prefixes]
 
 
@@ -146,7 +150,9 @@ class AgentGRPO(GRPOTrainer):
     def roll(self, prompts: Sequence[object]) -> dict[str, list]:
         """One episode per row, in the rows' order, as TRL wants it."""
         if len(prompts) != len(self.rows):
-            raise RuntimeError(f"{len(prompts)} prompts for {len(self.rows)} rows: this TRL version orders them otherwise")
+            raise RuntimeError(
+                f"{len(prompts)} prompts for {len(self.rows)} rows: this TRL version orders them otherwise"
+            )
         indexes = [row["index"] for row in self.rows]
         episodes, given = self.rollouts.play(indexes, self.engine)
         trajectories = [episode.trajectory() for episode in episodes]
