@@ -1,7 +1,7 @@
 """An agent attempts tasks: the one loop behind rollouts, evaluation and the student's part of correction.
 
-Finished attempts are kept in a work file by content key; a killed job continues with what is missing. Attempts that met an
-infrastructure failure are tried again by the next run, and stay in the result under that name if it persists.
+Finished attempts are kept in a work file by content key; a killed job continues with what is missing. Attempts that
+met an infrastructure failure are tried again by the next run, and stay in the result under that name if it persists.
 """
 
 from __future__ import annotations

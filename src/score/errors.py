@@ -1,8 +1,8 @@
 """The few errors a user or a stage can meet.
 
 `ScoreError` is for people: one line that names the place and the mend; command lines print it without a traceback.
-`InfrastructureError` is for records: a server, a tool or a disk failed, so the episode has no outcome. It is retried, then
-stored under that name, and never scored as a wrong answer (FACTS.md hazards 18, 29, 31).
+`InfrastructureError` is for records: a server, a tool or a disk failed, so the episode has no outcome. It is retried,
+then stored under that name, and never scored as a wrong answer (docs/HAZARDS.md 18, 29, 31).
 """
 
 

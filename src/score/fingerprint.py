@@ -18,7 +18,8 @@ from score.records import content_key
 _PACKAGE = Path(__file__).parent
 _EPISODE = (
     "agent/protocol.py", "agent/episode.py", "agent/drivers.py", "engine/__init__.py", "engine/codec.py",
-    "engine/transformers.py", "engine/openai.py", "sandbox/worker.py", "sandbox/zygote.py", "search/base.py", "attempts.py",
+    "engine/transformers.py", "engine/openai.py", "sandbox/worker.py", "sandbox/zygote.py", "search/base.py",
+    "attempts.py",
 )  # fmt: skip
 _MICRO = ("micro/world.py", "micro/graph.py", "micro/oracle.py", "micro/server.py", "micro/backend.py")  # fmt: skip
 CODE: dict[str, tuple[str, ...]] = {

@@ -3,7 +3,8 @@
 One fixed, versioned prompt; a parsed verdict, never a substring test (hazard 19). A judge that is down raises
 `InfrastructureError`: it never yields a verdict, a score or a reward (hazard 18).
 
-    python -m score.judge --config ... --benchmark hle --tasks data/hle.jsonl --predictions eval/*/*/hle.jsonl --out verdicts/hle.jsonl
+    python -m score.judge --config ... --benchmark hle --tasks data/hle.jsonl --predictions eval/*/*/hle.jsonl \
+        --out verdicts/hle.jsonl ...
 
 writes one verdict per distinct (question, answer) of all agents that rules leave undecided.
 """

@@ -7,7 +7,8 @@ import time
 
 
 class Progress:
-    """`tick()` once per item; prints `label 120/480 (25 %), 35 s left` at most every `every_s` seconds, and at the end."""
+    """`tick()` once per item; prints `label 120/480 (25 %), 35 s left` at most every `every_s` seconds, and at the
+    end."""
 
     def __init__(self, label: str, total: int, *, done: int = 0, every_s: float = 5.0) -> None:
         self.label, self.total, self.done, self.every_s = label, total, done, every_s

@@ -1,7 +1,7 @@
 """The records that flow through every stage: `Task`, `Step`, `Trajectory`.
 
-All are frozen and serialise to plain JSON objects (`to_json` / `from_json`); one line of a `.jsonl` file holds one record.
-A trajectory's message form (`score.agent.protocol.messages`) is exactly the published chat format, so it can be
+All are frozen and serialise to plain JSON objects (`to_json` / `from_json`); one line of a `.jsonl` file holds one
+record. A trajectory's message form (`score.agent.protocol.messages`) is exactly the published chat format, so it can be
 read, trained on and compared.
 """
 

@@ -1,10 +1,11 @@
 """Rollouts: an agent attempts a set of training questions.
 
     python -m score.rollout --config results/micro/config.resolved.yaml --agent teacher --seed 0 \
-        --tasks data/seeds/micro.jsonl --splits data/splits.json --part cold_start --out rollout/teacher/cold_start.jsonl ...
+        --tasks data/seeds/micro.jsonl --splits data/splits.json --part cold_start --out
+        rollout/teacher/cold_start.jsonl ...
 
-The teacher's rollouts are the demonstrations of the cold start. Each is marked `right` or not by rules first and the teacher
-itself where they cannot tell; training keeps the right ones (rejection sampling, FACTS stage 1). Attempts whose
+The teacher's rollouts are the demonstrations of the cold start. Each is marked `right` or not by rules first and the
+teacher itself where they cannot tell; training keeps the right ones (rejection sampling). Attempts whose
 correctness could not be established are marked None and not trained on.
 """
 

@@ -104,7 +104,8 @@ class Plan:
         return f"{self.root}/data/raw/{known[wildcards.name]}"
 
     def model_of(self, agent: str, seed: str) -> list[str]:
-        """The model folder that an agent acts with, where a rule makes it; nothing for a hub name or a shipped model."""
+        """The model folder that an agent acts with, where a rule makes it; nothing for a hub name or a shipped
+        model."""
         if lineage.agent(self.config, agent).method != "prompt":
             return [f"{self.root}/train/{lineage.run(agent, seed)}/model"]
         path = self.config.models[self.base(agent)].path or ""

@@ -1,6 +1,6 @@
 import pytest
-from fakes import LocalPool, ScriptedAsyncEngine, ScriptedEngine, by_turn
 
+from fakes import LocalPool, ScriptedAsyncEngine, ScriptedEngine, by_turn
 from score.agent.drivers import run_episodes
 from score.agent.episode import Episode, Forced, forced_prefix
 from score.agent.protocol import Message, plan_text, step_text
@@ -111,7 +111,7 @@ def test_a_corrected_step_is_executed_for_real():
 
 
 def test_finished_episodes_never_get_another_turn():
-    """In batched decoding a finished episode must leave the batch before the next call (MICROWORLD.md section 6)."""
+    """In batched decoding a finished episode must leave the batch before the next call."""
 
     def reply(request):
         short = request.messages[0].content == "short"

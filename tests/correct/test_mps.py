@@ -2,10 +2,10 @@
 
 import json
 
-from fakes import LocalPool, ScriptedAsyncEngine, ScriptedEngine
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fakes import LocalPool, ScriptedAsyncEngine, ScriptedEngine
 from score.agent.drivers import run_episodes
 from score.agent.episode import Episode
 from score.agent.protocol import plan_text, step_text

@@ -1,7 +1,7 @@
 """The contract with TRL's GRPOTrainer (fails on an upgrade that changes it), and RL from verified prefixes.
 
-Proven here: sampled ids are trained on as sampled, observation tokens get no gradient, prompts arrive group by group and in
-line with their rows, finished episodes get no further step, and a dead judge stops the run.
+Proven here: sampled ids are trained on as sampled, observation tokens get no gradient, prompts arrive group by group
+and in line with their rows, finished episodes get no further step, and a dead judge stops the run.
 """
 
 import itertools
@@ -9,8 +9,8 @@ import re
 
 import pytest
 import torch
-from fakes import LocalPool
 
+from fakes import LocalPool
 from score.agent.protocol import Message, plan_text, step_text
 from score.config.schema import Agent, Grpo, Protocol
 from score.correct.sets import KeyStep
@@ -218,7 +218,6 @@ class TestRewardModel:
 
     def test_what_execution_cannot_decide_goes_to_the_judge_and_its_failure_is_raised(self):
         from fakes import ScriptedAsyncEngine
-
         from score.config.schema import Sampling
 
         silent = key_step("Ba")
@@ -235,7 +234,8 @@ class TestRewardModel:
 
 
 def test_training_raises_the_reward_it_is_given(random_student, tmp_path):
-    """Rewards meet the rollouts that earned them, with the right sign: a reward for tokens of one half of the vocabulary is learned."""
+    """Rewards meet the rollouts that earned them, with the right sign: a reward for tokens of one half of the
+    vocabulary is learned."""
     half = len(random_student[1].tokenizer) // 2
 
     def share_of_low_tokens(trajectories, key_steps):

@@ -46,7 +46,8 @@ def test_an_empty_training_set_says_why(random_student):
 
 
 def test_observations_get_no_gradient(random_student):
-    """d loss / d logits is exactly zero where the next token is an observation's and non-zero where it is the model's."""
+    """d loss / d logits is exactly zero where the next token is an observation's and non-zero where it is the
+    model's."""
     model, codec = random_student
     row = training_set([trajectory()], codec, 256).rows[0]
     ids, labels = torch.tensor([row["input_ids"]]), torch.tensor([row["labels"]])

@@ -1,7 +1,8 @@
 """Two drivers for episodes: lock-step batches for in-process engines, many in flight for HTTP engines.
 
 Both feed the same `Episode`, open one sandbox session per episode, and turn every infrastructure failure into the
-episode's stop reason. An episode that has ended leaves the batch before the next decoding, so it never gets another turn.
+episode's stop reason. An episode that has ended leaves the batch before the next decoding, so it never gets another
+turn.
 """
 
 from __future__ import annotations

@@ -121,7 +121,8 @@ class Episode:
         return None
 
     def observe(self, observation: Observation) -> None:
-        """Takes what the code of the last turn printed. Raises `ReplayMismatch` where a forced turn prints otherwise."""
+        """Takes what the code of the last turn printed. Raises `ReplayMismatch` where a forced turn prints
+        otherwise."""
         for name, count in observation.calls:
             self._tool_calls[name] = self._tool_calls.get(name, 0) + count
         self.steps[-1] = replace(self.steps[-1], seconds=round(observation.seconds, 4))

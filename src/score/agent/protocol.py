@@ -1,4 +1,5 @@
-"""The agent's one chat protocol: tags, messages, parsing. Pure text; the published trajectories use exactly this format.
+"""The agent's one chat protocol: tags, messages, parsing. Pure text; the published trajectories use exactly this
+format.
 
     user       question
     assistant  <first_thought>plan</first_thought>

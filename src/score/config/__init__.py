@@ -2,7 +2,8 @@
 
     python -m score.config --config config.yaml [--overlay configs/micro.yaml]
 
-prints the resolved config. Every mistake is one line that names the place and, where there is one, the nearest valid word.
+prints the resolved config. Every mistake is one line that names the place and, where there is one, the nearest valid
+word.
 """
 
 from score.config.load import load, read

@@ -1,4 +1,5 @@
-"""Prints, or writes, the resolved config: `python -m score.config --config config.yaml --overlay configs/micro.yaml`."""
+"""Prints, or writes, the resolved config: `python -m score.config --config config.yaml --overlay
+configs/micro.yaml`."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""First-error correction: the cold-started student acts, the teacher corrects its earliest error (mentored problem solving).
+"""First-error correction (mentored problem solving): the student acts, the teacher corrects its earliest error.
 
-    python -m score.correct --config ... --agent bc20 --seed 0 --tasks data/seeds/micro.jsonl --splits data/splits.json \
-        --out-dir results/micro/correct/bc20-s0 ...
+    python -m score.correct --config ... --agent bc20 --seed 0 --tasks data/seeds/micro.jsonl \
+        --splits data/splits.json --out-dir results/micro/correct/bc20-s0 ...
 
-Writes `trajectories.jsonl` (one mentored record per task), and the training sets made from them: `sft.jsonl`, `rl.jsonl`,
-`hard.jsonl`, with counts in `provenance.json`.
+Writes `trajectories.jsonl` (one mentored record per task), and the training sets made from them: `sft.jsonl`,
+`rl.jsonl`, `hard.jsonl`, with counts in `provenance.json`.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Mentored problem solving (paper section 3.2, FACTS stage 2): the student acts, the teacher corrects its earliest error.
+"""Mentored problem solving (paper section 3.2): the student acts, the teacher corrects its earliest error.
 
     attempt <- student from the question
     up to `max_corrections` times, while the answer is wrong:
@@ -22,7 +22,8 @@ from score.correct.teacher import Correction, Failure, Review, Right, Wrong
 from score.records import Step, StopReason, Task, Trajectory
 
 Outcome = Literal["solved", "hard", "failed"]
-"""solved: right in the end. hard: still wrong after all corrections. failed: the teacher or the infrastructure failed."""
+"""solved: right in the end. hard: still wrong after all corrections. failed: the teacher or the infrastructure
+failed."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ def render_turn(text: str, number: int, observation: str | None = None) -> str:
 
 
 def render_trajectory(plan_text: str | None, steps: Sequence[Step]) -> str:
-    """Turns as `<turn n="1"><thought>..</thought><code>..</code><observation>..</observation></turn>`, one after another."""
+    """Turns as `<turn n="1"><thought>..</thought><code>..</code><observation>..</observation></turn>`, one after
+    another."""
     turns = [] if plan_text is None else [render_turn(plan_text, 0)]
     turns += [
         render_turn(protocol.step_message(step).content, i, step.observation or "") for i, step in enumerate(steps, 1)

@@ -1,6 +1,6 @@
 """From mentored records to training sets: SFT half, RL half, and the hard tasks kept out of both. Pure.
 
-Deliberate differences from the published converters (FACTS.md hazards 2, 3, 14, 15, 16): halves by a seeded hash of the
+Deliberate differences from the published converters (docs/HAZARDS.md 2, 3, 14, 15, 16): halves by a seeded hash of the
 task, not by completion order; the EARLIEST error, not the last correction; structured records, never re-parsed text;
 hard means unsolved after the corrections; an infrastructure failure is neither hard nor easy but left out and counted.
 """

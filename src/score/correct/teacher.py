@@ -1,8 +1,9 @@
-"""The teacher in mentored problem solving: is the answer right, which turn is the earliest wrong one, how should it read.
+"""The teacher in mentored problem solving: is the answer right, which turn is the earliest wrong one, how should it
+read.
 
 Every question goes through the same prompts to any OpenAI-compatible model, the micro-world's oracle included. Replies
-are validated; one that cannot be read is asked for once more and then becomes a named failure, never a guess (hazards 5, 11).
-Of the analysis only the turn's number reaches the rewrite, unless `advice` is on (hazard 7).
+are validated; one that cannot be read is asked for once more and then becomes a named failure, never a guess (hazards
+5, 11). Of the analysis only the turn's number reaches the rewrite, unless `advice` is on (hazard 7).
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A chat template is used for what surrounds the assistant's turns; the turns themselves are the ids as sampled where they
 are known, else the text encoded by itself. So a conversation is a list of segments, and a segment has the same ids
-wherever it occurs: nothing is ever decoded and tokenised again (STYLE.md pain point 9).
+wherever it occurs: nothing is ever decoded and tokenised again.
 """
 
 from __future__ import annotations

@@ -1,4 +1,5 @@
-"""An `AsyncEngine` over any OpenAI-compatible chat endpoint; the openai client does retries, backoff and Retry-After."""
+"""An `AsyncEngine` over any OpenAI-compatible chat endpoint; the openai client does retries, backoff and
+Retry-After."""
 
 from __future__ import annotations
 

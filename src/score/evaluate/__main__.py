@@ -4,7 +4,8 @@
         --out-dir results/micro/eval/score_sft/0 ...
 
 One job loads the model once and writes one file per benchmark. One attempt is one attempt: nothing is retried until an
-answer appears (hazard 28). All benchmarks share one work file, so adding a benchmark runs that benchmark's questions only.
+answer appears (hazard 28). All benchmarks share one work file, so adding a benchmark runs that benchmark's questions
+only.
 """
 
 from __future__ import annotations

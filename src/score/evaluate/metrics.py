@@ -126,7 +126,7 @@ def _squad_tokens(text: str) -> list[str]:
 
 
 def _arpo_tokens(text: str) -> list[str]:
-    """What ARPO's scorer does: lower case and no articles, but punctuation stays (FACTS b.6)."""
+    """What ARPO's scorer does: lower case and no articles, but punctuation stays."""
     return _without_articles(text.lower().split())
 
 

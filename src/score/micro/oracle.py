@@ -11,7 +11,7 @@ import random
 from collections.abc import Sequence
 from functools import lru_cache
 
-from score.micro.graph import Graph, parse
+from score.micro.graph import parse
 from score.micro.progress import Progress
 from score.micro.world import World
 from score.records import Step, derive_seed

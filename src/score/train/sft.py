@@ -1,10 +1,12 @@
-"""Supervised fine-tuning on trajectories (paper section 3.1, L_BC): thoughts and code are trained on, observations are not.
+"""Supervised fine-tuning on trajectories (paper section 3.1, L_BC): thoughts and code are trained on, observations
+are not.
 
-    python -m score.train.sft --config ... --agent bc20 --seed 0 --data rollout/teacher/cold_start.jsonl --out train/bc20-s0 ...
+    python -m score.train.sft --config ... --agent bc20 --seed 0 --data rollout/teacher/cold_start.jsonl \
+        --out train/bc20-s0 ...
 
-TRL's SFTTrainer on rows that are tokenised here, segment by segment, exactly as a rollout tokenises them (TRL.md section 3:
-TRL keeps `labels` as they are). A killed job continues from its last checkpoint. The output folder holds `model/`
-(complete weights; LoRA is merged), `log.csv` and `provenance.json`.
+TRL's SFTTrainer on rows that are tokenised here, segment by segment, exactly as a rollout tokenises them; it keeps
+`labels` as they are. A killed job continues from its last checkpoint. The output folder holds
+`model/` (complete weights; LoRA is merged), `log.csv` and `provenance.json`.
 """
 
 from __future__ import annotations
