@@ -29,6 +29,7 @@ rule all:
     input:
         PLAN.tables(),
         f"{PLAN.root}/tables/headline.md",
+        f"{PLAN.root}/config.resolved.yaml",
 
 
 rule tables:

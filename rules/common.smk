@@ -4,14 +4,14 @@ import sys
 sys.path.insert(0, f"{workflow.basedir}/src")
 
 from score.errors import ScoreError
-from score.workflow import Plan, pattern, share_package
-
-share_package()
+from score.workflow import Plan, pattern
 
 try:
     PLAN = Plan(config)
 except ScoreError as error:
     raise WorkflowError(str(error)) from None
+
+PLAN.share()
 
 
 wildcard_constraints:

@@ -3,7 +3,6 @@
 
 rule correct:
     input:
-        config=ancient("results/{experiment}/config.resolved.yaml"),
         tasks=PLAN.seed_tasks(),
         splits="results/{experiment}/data/splits.json",
         model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
@@ -25,7 +24,7 @@ rule correct:
     params:
         fingerprint=lambda wildcards: PLAN.stage("correct", wildcards.agent),
     shell:
-        "python -m score.correct --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
+        'python -m score.correct --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --tasks {input.tasks} --splits {input.splits} "
         "--work results/{wildcards.experiment}/work/correct/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
         "--out-dir results/{wildcards.experiment}/correct/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"

@@ -7,7 +7,6 @@ localrules:
 
 rule evaluate:
     input:
-        config=ancient("results/{experiment}/config.resolved.yaml"),
         tasks=expand("results/{{experiment}}/data/{name}.jsonl", name=PLAN.main),
         model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
         corpus=PLAN.corpus(),
@@ -25,16 +24,16 @@ rule evaluate:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
     params:
         fingerprint=lambda wildcards: PLAN.stage("evaluate", wildcards.agent),
+        part="main",
     shell:
-        "python -m score.evaluate --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
+        'python -m score.evaluate --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --tasks {input.tasks} --provenance {output.provenance} "
-        "--work results/{wildcards.experiment}/work/eval/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint}/main "
+        "--work results/{wildcards.experiment}/work/eval/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint}/{params.part} "
         "--out-dir results/{wildcards.experiment}/eval/{wildcards.agent}/{wildcards.seed} 2>&1 | tee {log} >&2"
 
 
 use rule evaluate as evaluate_deep with:
     input:
-        config=ancient("results/{experiment}/config.resolved.yaml"),
         tasks=expand("results/{{experiment}}/data/{name}.jsonl", name=PLAN.deep),
         model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
         corpus=PLAN.corpus(),
@@ -46,11 +45,13 @@ use rule evaluate as evaluate_deep with:
         provenance="results/{experiment}/eval/{agent}/{seed}/provenance.deep.json",
     log:
         "results/{experiment}/logs/eval/{agent}-s{seed}.deep.log",
+    params:
+        fingerprint=lambda wildcards: PLAN.stage("evaluate", wildcards.agent),
+        part="deep",
 
 
 rule judge:
     input:
-        config=ancient("results/{experiment}/config.resolved.yaml"),
         tasks="results/{experiment}/data/{benchmark}.jsonl",
         predictions=lambda wildcards: PLAN.predictions(wildcards.benchmark),
     output:
@@ -64,7 +65,7 @@ rule judge:
     params:
         judge=PLAN.config.roles.evaluation_judge,
     shell:
-        "python -m score.judge --config {input.config} --benchmark {wildcards.benchmark} --tasks {input.tasks} "
+        'python -m score.judge --config "$SCORE_CONFIG" --benchmark {wildcards.benchmark} --tasks {input.tasks} '
         "--predictions {input.predictions} --work results/{wildcards.experiment}/work/judge/{params.judge} --out {output} "
         "2>&1 | tee {log} >&2"
 

@@ -5,7 +5,6 @@ if PLAN.config.data.demonstrations.source == "rollout":
 
     rule rollout:
         input:
-            config=ancient("results/{experiment}/config.resolved.yaml"),
             tasks=PLAN.seed_tasks(),
             splits="results/{experiment}/data/splits.json",
             model=lambda wildcards: PLAN.model_of(wildcards.agent, "0"),
@@ -22,7 +21,7 @@ if PLAN.config.data.demonstrations.source == "rollout":
         params:
             fingerprint=lambda wildcards: PLAN.stage("rollout", wildcards.agent),
         shell:
-            "python -m score.rollout --config {input.config} --agent {wildcards.agent} --root results/{wildcards.experiment} "
+            'python -m score.rollout --config "$SCORE_CONFIG" --agent {wildcards.agent} --root results/{wildcards.experiment} '
             "--work results/{wildcards.experiment}/work/rollout/{wildcards.agent}-{params.fingerprint} --tasks {input.tasks} "
             "--splits {input.splits} --part {wildcards.part} --out {output.trajectories} --provenance {output.provenance} "
             "2>&1 | tee {log} >&2"

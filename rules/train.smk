@@ -3,7 +3,6 @@
 
 rule sft:
     input:
-        config=ancient("results/{experiment}/config.resolved.yaml"),
         data=lambda wildcards: PLAN.sft_data(wildcards.agent, wildcards.seed),
         start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
     output:
@@ -21,7 +20,7 @@ rule sft:
     params:
         fingerprint=lambda wildcards: PLAN.stage("sft", wildcards.agent),
     shell:
-        "python -m score.train.sft --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
+        'python -m score.train.sft --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} "
         "--work results/{wildcards.experiment}/work/train/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
         "--out results/{wildcards.experiment}/train/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"
@@ -29,7 +28,6 @@ rule sft:
 
 rule grpo:
     input:
-        config=ancient("results/{experiment}/config.resolved.yaml"),
         data=lambda wildcards: f"{PLAN.corrections(wildcards.agent, wildcards.seed)}/rl.jsonl",
         start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
         corpus=PLAN.corpus(),
@@ -50,7 +48,7 @@ rule grpo:
     params:
         fingerprint=lambda wildcards: PLAN.stage("grpo", wildcards.agent),
     shell:
-        "python -m score.train.grpo --config {input.config} --agent {wildcards.agent} --seed {wildcards.seed} "
+        'python -m score.train.grpo --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} "
         "--work results/{wildcards.experiment}/work/train/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
         "--out results/{wildcards.experiment}/train/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"

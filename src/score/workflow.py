@@ -1,6 +1,6 @@
 """What the Snakemake rules ask: which files a target needs. Pure functions of the config, so that the rules stay plain.
 
-All paths are written out here or in the rules as `results/<experiment>/<stage>/...`; nothing touches the disk.
+All paths are written out here or in the rules as `results/<experiment>/<stage>/...`. Only `Plan.share` touches the disk.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ from score.config.__main__ import dump
 from score.config.load import nearest
 from score.data import benchmarks
 from score.errors import ScoreError
+from score.jsonl import write_text
+from score.records import content_key
 
 MAIN_GROUPS = ("math", "facts")  # tables 1 and 3; the rest is deep search, table 2
 MADE_MODELS = "models/"  # model folders below it are made by a rule
@@ -32,6 +34,21 @@ class Plan:
         self.micro = self.config.data.world == "micro"
         self.main = [b for b in self.config.benchmarks if benchmarks.get(b).group in MAIN_GROUPS]
         self.deep = [b for b in self.config.benchmarks if b not in self.main]
+
+    def share(self) -> None:
+        """Lets jobs import this package and read this config: they inherit both from this process, on a cluster too.
+
+        The config is no input file of any rule: it would be newer than everything at each change. What a rule depends
+        on is in its params as a fingerprint. The file is named after its content, so that another invocation with
+        another config cannot change it under a running job.
+        """
+        source = str(Path(__file__).parents[1])
+        others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part not in ("", source)]
+        os.environ["PYTHONPATH"] = os.pathsep.join([source, *others])
+        path = Path(self.root, "work", "config", f"{content_key(self.resolved())}.yaml")
+        if not path.exists():
+            write_text(path, self.resolved())
+        os.environ["SCORE_CONFIG"] = str(path)
 
     def agents(self, method: str | None = None, table: int | None = None) -> list[str]:
         """Names of agents, by method or by the table that shows them."""
@@ -164,13 +181,6 @@ class Plan:
     def base(self, agent: str) -> str:
         """Key in `models` of the model that an agent is, or was trained from."""
         return lineage.base_model(self.config, agent)
-
-
-def share_package() -> None:
-    """Lets the jobs import this package: they inherit this process's environment, on the cluster too."""
-    source = str(Path(__file__).parents[1])
-    others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part not in ("", source)]
-    os.environ["PYTHONPATH"] = os.pathsep.join([source, *others])
 
 
 def seed_name(path: str) -> str:

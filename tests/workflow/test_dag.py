@@ -1,0 +1,137 @@
+"""The whole workflow on a tiny micro-world: every rule, real parts only, killed in the middle and continued.
+
+    python -m pytest -m dag
+"""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from score.correct.mps import Mentored
+from score.records import Trajectory
+
+ROOT = Path(__file__).parents[2]
+RESULTS = ROOT / "results" / "tiny"
+COMMAND = ["snakemake", "--profile", "demo", "--nolock", "--configfile", "configs/micro.yaml", "tests/workflow/tiny.yaml"]
+
+pytestmark = [pytest.mark.dag, pytest.mark.timeout(600)]
+
+
+def run(*args: str, timeout: float = 500) -> subprocess.CompletedProcess:
+    return subprocess.run([*COMMAND, *args], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+
+
+def rows(path: str) -> list[dict]:
+    return [json.loads(line) for line in (RESULTS / path).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def killed_run():
+    """Starts from nothing and is killed with -9 as soon as the correction has kept its first attempts."""
+    subprocess.run(["rm", "-rf", str(RESULTS)], check=True)
+    workflow = subprocess.Popen([*COMMAND], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and workflow.poll() is None:
+        kept = [path for path in RESULTS.glob("work/correct/*/attempts.jsonl") if path.stat().st_size > 0]
+        if kept:
+            break
+        time.sleep(0.2)
+    os.kill(workflow.pid, signal.SIGKILL)
+    said = workflow.communicate()[0].decode()
+    assert kept, said[-3000:]
+    return {json.loads(line)["key"] for line in kept[0].read_bytes().split(b"\n")[:-1]}
+
+
+@pytest.fixture(scope="module")
+def finished(killed_run):
+    time.sleep(3)  # the orphaned jobs notice that their workflow is gone
+    done = run()
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    return done
+
+
+def test_a_killed_workflow_leaves_no_job_behind(killed_run):
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        left = subprocess.run(["pgrep", "-f", "root results/tiny"], capture_output=True, text=True).stdout.split()
+        if not left:
+            return
+        time.sleep(0.5)
+    pytest.fail(f"still running: {left}")
+
+
+def test_a_killed_run_continues_with_what_it_had(killed_run, finished):
+    keys = {row["key"] for path in RESULTS.glob("work/correct/*/attempts.jsonl") for row in rows(str(path.relative_to(RESULTS)))}
+    assert killed_run <= keys
+    assert "found finished" in (RESULTS / "logs/correct/bc20-s0.log").read_text()
+
+
+def test_repeating_it_runs_nothing_and_is_quick(finished):
+    started = time.monotonic()
+    again = run()
+    assert "Nothing to be done" in again.stdout + again.stderr
+    assert time.monotonic() - started < 60
+
+
+def test_every_agent_is_in_the_tables_with_n_and_an_interval(finished):
+    with open(RESULTS / "tables/table1.csv") as file:
+        cells = list(csv.DictReader(file))
+    agents = {"teacher", "untrained", "bc20", "score_sft", "score_rl"}
+    assert {cell["agent"] for cell in cells} == agents
+    for cell in cells:
+        assert cell["complete"] in ("True", "true", "1", "yes"), cell
+        assert int(cell["n"]) in (3, 6), cell
+        assert float(cell["low"]) <= float(cell["mean"]) <= float(cell["high"])
+    teacher = {float(cell["mean"]) for cell in cells if cell["agent"] == "teacher"}
+    assert teacher == {100.0}, "the oracle, through its server, the agent protocol and the sandbox, is always right"
+    for table in (1, 2, 3):
+        assert "MICRO-WORLD" in (RESULTS / f"tables/table{table}.md").read_text()
+
+
+def test_no_question_is_in_two_places(finished):
+    splits = json.loads((RESULTS / "data/splits.json").read_text())
+    assert not set(splits["cold_start"]) & set(splits["mentored"])
+    trained = {row["question"] for row in rows("data/seeds/micro.jsonl")}
+    tested = {row["question"] for path in RESULTS.glob("data/*.jsonl") for row in rows(f"data/{path.name}")}
+    assert tested
+    assert not trained & tested
+    sft = {row["task"]["id"] for row in rows("correct/bc20-s0/sft.jsonl")}
+    rl = {row["task"]["id"] for row in rows("correct/bc20-s0/rl.jsonl")}
+    hard = {row["id"] for row in rows("correct/bc20-s0/hard.jsonl")}
+    assert not sft & rl
+    assert not (sft | rl) & hard
+    assert (sft | rl | hard) <= set(splits["mentored"])
+
+
+def test_the_oracle_corrects_the_student_step_by_step(finished):
+    records = [Mentored.from_json(row) for row in rows("correct/bc20-s0/trajectories.jsonl")]
+    assert {record.outcome for record in records} <= {"solved", "hard"}
+    solved = [record for record in records if record.outcome == "solved"]
+    assert solved
+    for record in solved:
+        assert record.attempts[-1].answer == record.task.answers[0]
+        for before, fix, after in zip(record.attempts, record.corrections, record.attempts[1:], strict=False):
+            kept = max(fix.k - 1, 0)
+            assert [s.code for s in after.steps[:kept]] == [s.code for s in before.steps[:kept]]
+
+
+def test_each_result_says_where_it_comes_from(finished):
+    for name in ("train/score_rl-s0/provenance.json", "correct/bc20-s0/provenance.json", "eval/bc20/0/provenance.main.json"):
+        record = json.loads((RESULTS / name).read_text())
+        assert {"commit", "packages", "settings", "seed", "model"} <= set(record), name
+        assert len(record["model"]) == 64, "a sha256"
+    trajectory = Trajectory.from_json(rows("eval/score_rl/0/math2.jsonl")[0])
+    assert trajectory.meta["model"] == json.loads((RESULTS / "train/score_rl-s0/provenance.json").read_text())["model"]
+
+
+def test_one_setting_reruns_its_branch_only(finished):
+    planned = run("-n", "--config", "training={grpo: {score_rl: {lr: 0.0001}}}")
+    ran = {line.split()[0] for line in planned.stdout.split("Job stats:")[1].split("\n\n")[0].splitlines()[3:]}
+    assert "grpo" in ran
+    assert not ran & {"sft", "correct", "rollout", "splits", "seeds"}
