@@ -27,6 +27,7 @@ from score.engine import open_engine
 from score.engine.base import AsyncEngine, Request
 from score.errors import InfrastructureError, ScoreError
 from score.evaluate import metrics
+from score.evaluate.score import verdict_key
 from score.jsonl import ResumableRows, read_rows, write_rows
 from score.progress import Progress
 from score.records import Task, content_key, derive_seed
@@ -103,7 +104,7 @@ def open_cases(benchmark: str, tasks: Sequence[Task], predictions: Sequence[dict
     for row in predictions:
         task, answer = by_id[row["task"]["id"]], row["answer"]
         if answer is not None and metrics.decide(metric, answer, task.answers) is None:
-            cases[content_key(benchmark, task.question, answer)] = Case(
+            cases[verdict_key(benchmark, task.question, answer)] = Case(
                 task.question, " or ".join(task.answers), answer
             )
     return cases

@@ -135,7 +135,7 @@ def _math(formulas: dict[str, str], target: str) -> Graph:
     nodes: list[Node] = []
     for name in filter(needed.__contains__, formulas):
         words = formulas[name].split()
-        value = str(_calculate([nodes[place[word]].value if word in place else word for word in words]))
+        value = str(calculate([nodes[place[word]].value if word in place else word for word in words]))
         needs = tuple(place[word] for word in words if word in place)
         template = " ".join(f"{{{needs.index(place[word])}}}" if word in place else word for word in words)
         place[name] = len(nodes)
@@ -145,7 +145,7 @@ def _math(formulas: dict[str, str], target: str) -> Graph:
     return Graph(f"Plan: compute {target}", tuple(nodes))
 
 
-def _calculate(words: Sequence[str]) -> int:
+def calculate(words: Sequence[str]) -> int:
     """The value of ["5"] or ["5", "-", "3"]; ValueError where a word is no number."""
     if len(words) == 1:
         return int(words[0])

@@ -1,7 +1,7 @@
 """The student's language: a fixed token list, its chat template and the model's shape.
 
-Greedy longest match over whole names, relations and boilerplate phrases, with single ASCII characters as the fallback, so an
-episode is about a hundred tokens long and a name is copied in one piece. No phrase crosses a message's border.
+Greedy longest match over whole names, relations, numbers and boilerplate phrases, with single ASCII characters as the fallback, so
+an episode is about eighty tokens long and a name is copied in one piece. No phrase crosses a message's border.
 """
 
 from __future__ import annotations
@@ -20,59 +20,27 @@ CHAT_TEMPLATE = (
 )
 CONTEXT = 512
 
-_QUESTIONS = (
-    "What is ",
-    "What is the larger of ",
-    " plus ",
-    " minus ",
-    " and ",
-    "?",
-    " has ",
-    " coins. ",
-    " coins. How many coins has ",
-)
-_PLANS = (
-    "<first_thought>Plan: ",
-    "<first_thought>Plan: compute ",
-    " searches",
-    " search",
-    ", ",
-    "plus",
-    "minus",
-    "larger",
-    "</first_thought>",
-)
-_STEPS = (
-    "<thought>Find ",
-    "</thought><code>",
-    '</thought><code>print(web_search("',
-    '"))</code>',
-    ")</code>",
-    "))</code>",
-)
-_STEPS += ("<thought>Compute</thought><code>print(", "<thought>Compute</thought><code>print(max(")
-_STEPS += ("<thought>Answer</thought><code>final_answer_print(", '<thought>Answer</thought><code>final_answer_print("')
-_STEPS += ('")</code>', " = ", " + ", " - ", " * ", "\nprint(")
-_RESULTS = ("Observation: ", "Observation: None", "Observation: No results.", "Observation: Page: 0\nTitle: ")
-_RESULTS += ("\nSnippet: ", ".", " is ", "NameError: name '", "' is not defined")
-_TAGS = ("<thought>", "</thought>", "<code>", "</code>", "<first_thought>", 'print(web_search("', '"))', "print(")
-_TAGS += ("final_answer_print(", "Page: 0\nTitle: ", "Error: ")
+_CHARACTERS = (*map(chr, range(32, 127)), "\n")
 _NUMBERS = tuple(map(str, range(10, 100)))
-_CHARACTERS = tuple(map(chr, range(32, 127))) + ("\n",)
-
-VOCABULARY = SPECIAL + tuple(
-    dict.fromkeys(
-        _CHARACTERS
-        + NAMES
-        + _NUMBERS
-        + tuple(f"'s {r}" for r in RELATIONS)
-        + _QUESTIONS
-        + _PLANS
-        + _STEPS
-        + _RESULTS
-        + _TAGS
-    )
+_RELATIONS = tuple(f"'s {relation}" for relation in RELATIONS)
+_PHRASES = (
+    # questions
+    *("What is ", "What is the larger of ", " plus ", " minus ", " and ", "?"),
+    *(" has ", " coins.", " coins. ", " coins. How many coins has "),
+    # plans
+    *("<first_thought>Plan: ", "<first_thought>Plan: compute ", "</first_thought>"),
+    *(" search", " searches", ", ", "plus", "minus", "larger"),
+    # steps
+    *("<thought>Find ", "</thought><code>", '</thought><code>print(web_search("', ")</code>", "))</code>", '"))</code>'),
+    *("<thought>Compute</thought><code>print(", "<thought>Compute</thought><code>print(max("),
+    *("<thought>Answer</thought><code>final_answer_print(", '<thought>Answer</thought><code>final_answer_print("', '")</code>'),
+    *("<thought>", "</thought>", "<code>", "</code>", "<first_thought>", "final_answer_print("),
+    *(" = ", " + ", " - ", " * ", "print(", "\nprint(", 'print(web_search("', '\nprint(web_search("', '"))'),
+    # observations
+    *("Observation: ", "Observation: None", "Observation: No results.", "Observation: Page: 0\nTitle: "),
+    *("Page: 0\nTitle: ", "\nSnippet: ", " is ", ". ", "NameError: name '", "' is not defined", "Error: "),
 )
+VOCABULARY = tuple(dict.fromkeys((*SPECIAL, *_CHARACTERS, *NAMES, *_NUMBERS, *_RELATIONS, *_PHRASES)))
 
 
 def make_tokenizer() -> PreTrainedTokenizerFast:
@@ -96,14 +64,15 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def model_config(hidden: int = 96, layers: int = 3, heads: int = 3, intermediate: int = 256) -> LlamaConfig:
+def model_config() -> LlamaConfig:
+    """A Llama of about 0.37 M parameters, small enough for reinforcement learning on one CPU core."""
     return LlamaConfig(
         vocab_size=len(VOCABULARY),
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=heads,
-        intermediate_size=intermediate,
+        hidden_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        intermediate_size=256,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         bos_token_id=None,
