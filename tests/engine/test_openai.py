@@ -13,13 +13,22 @@ from score.engine import openai as client
 from score.engine.base import Request
 from score.errors import InfrastructureError, ScoreError
 
-REQUEST = Request((Message("system", "s"), Message("user", "hello")), Sampling(top_k=20, repetition_penalty=1.1), seed=7)
+REQUEST = Request(
+    (Message("system", "s"), Message("user", "hello")), Sampling(top_k=20, repetition_penalty=1.1), seed=7
+)
 
 
 def reply(text: str | None, finish: str = "stop") -> tuple[int, dict]:
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
-    return 200, {"id": "1", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": usage}
+    return 200, {
+        "id": "1",
+        "object": "chat.completion",
+        "created": 0,
+        "model": "m",
+        "choices": [choice],
+        "usage": usage,
+    }
 
 
 @pytest.fixture
@@ -52,7 +61,9 @@ def server():
 
 def ask(server, *answers, retries=3, timeout_s=5.0):
     server.answers[:] = answers
-    model = Model(engine="endpoint", url=f"http://127.0.0.1:{server.server_port}/v1", timeout_s=timeout_s, retries=retries)
+    model = Model(
+        engine="endpoint", url=f"http://127.0.0.1:{server.server_port}/v1", timeout_s=timeout_s, retries=retries
+    )
 
     async def go():
         async with client.connect(model, model.url, "m") as engine:
@@ -66,7 +77,14 @@ def test_a_request_says_all_that_decides_the_reply(server):
     assert (done.text, done.finish, done.prompt_tokens, done.completion_tokens) == ("hi", "stop", 5, 2)
     (sent,) = server.seen
     assert sent["messages"] == [{"role": "system", "content": "s"}, {"role": "user", "content": "hello"}]
-    expected = {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "repetition_penalty": 1.1, "max_tokens": 4096, "seed": 7}
+    expected = {
+        "temperature": 0.6,
+        "top_p": 0.95,
+        "top_k": 20,
+        "repetition_penalty": 1.1,
+        "max_tokens": 4096,
+        "seed": 7,
+    }
     assert {key: sent[key] for key in expected} == expected
 
 

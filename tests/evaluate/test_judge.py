@@ -30,7 +30,9 @@ def test_a_verdict_is_a_boolean_in_json_or_nothing(reply, verdict):
 
 
 def test_verdicts_keep_the_order_of_cases():
-    engine = ScriptedAsyncEngine(lambda r: f'{{"equivalent": {"true" if "city" in r.messages[1].content else "false"}}}')
+    engine = ScriptedAsyncEngine(
+        lambda r: f'{{"equivalent": {"true" if "city" in r.messages[1].content else "false"}}}'
+    )
     assert Judge(engine, Sampling()).verdicts(CASES) == [True, False]
 
 

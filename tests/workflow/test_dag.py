@@ -1,6 +1,6 @@
 """The whole workflow on a tiny micro-world: every rule, real parts only, killed in the middle and continued.
 
-    python -m pytest -m dag
+python -m pytest -m dag
 """
 
 import csv
@@ -18,7 +18,15 @@ from score.records import Trajectory
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "results" / "tiny"
-COMMAND = ["snakemake", "--profile", "demo", "--nolock", "--configfile", "configs/micro.yaml", "tests/workflow/tiny.yaml"]
+COMMAND = [
+    "snakemake",
+    "--profile",
+    "demo",
+    "--nolock",
+    "--configfile",
+    "configs/micro.yaml",
+    "tests/workflow/tiny.yaml",
+]
 
 pytestmark = [pytest.mark.dag, pytest.mark.timeout(600)]
 
@@ -67,7 +75,11 @@ def test_a_killed_workflow_leaves_no_job_behind(killed_run):
 
 
 def test_a_killed_run_continues_with_what_it_had(killed_run, finished):
-    keys = {row["key"] for path in RESULTS.glob("work/correct/*/attempts.jsonl") for row in rows(str(path.relative_to(RESULTS)))}
+    keys = {
+        row["key"]
+        for path in RESULTS.glob("work/correct/*/attempts.jsonl")
+        for row in rows(str(path.relative_to(RESULTS)))
+    }
     assert killed_run <= keys
     assert "found finished" in (RESULTS / "logs/correct/bc20-s0.log").read_text()
 
@@ -122,7 +134,11 @@ def test_the_oracle_corrects_the_student_step_by_step(finished):
 
 
 def test_each_result_says_where_it_comes_from(finished):
-    for name in ("train/score_rl-s0/provenance.json", "correct/bc20-s0/provenance.json", "eval/bc20/0/provenance.main.json"):
+    for name in (
+        "train/score_rl-s0/provenance.json",
+        "correct/bc20-s0/provenance.json",
+        "eval/bc20/0/provenance.main.json",
+    ):
         record = json.loads((RESULTS / name).read_text())
         assert {"commit", "packages", "settings", "seed", "model"} <= set(record), name
         assert len(record["model"]) == 64, "a sha256"

@@ -20,7 +20,7 @@ class KnowledgeBase:
         self.world = world or make_world()
 
     def search(self, query: str, k: int) -> list[Result]:
-        """The fact asked for by "Kego's rival" or "rival of Kego"; nothing for any other query, two-hop ones included."""
+        """The fact asked for by "Kego's rival" or "rival of Kego"; nothing for any other query, two hops included."""
         match = _QUERY.fullmatch(query.strip())
         if match is None or k < 1:
             return []

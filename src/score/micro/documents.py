@@ -1,7 +1,7 @@
 """Generic documents on which the student is pre-trained before it meets any task: copying, looking up, reading, code.
 
-Entities and facts are random, so nothing of the world is learned here; there is no task, no plan and no trajectory. Chat and
-code boilerplate occurs, so that its tokens are no strangers.
+Entities and facts are random, so nothing of the world is learned here; there is no task, no plan and no trajectory.
+Chat and code boilerplate occurs, so that its tokens are no strangers.
 """
 
 from __future__ import annotations
@@ -34,7 +34,9 @@ def copied_list(rng: random.Random) -> str:
 def copied_phrases(rng: random.Random) -> str:
     """Phrases like "Kego's rival's mentor", twice."""
     relations = list(RELATIONS)
-    phrases = ["'s ".join([rng.choice(NAMES), *rng.choices(relations, k=rng.randint(1, 4))]) for _ in range(rng.randint(1, 4))]
+    phrases = [
+        "'s ".join([rng.choice(NAMES), *rng.choices(relations, k=rng.randint(1, 4))]) for _ in range(rng.randint(1, 4))
+    ]
     text = rng.choice(_SEPARATORS).join(phrases)
     return _pair(rng, text, text)
 
@@ -116,7 +118,11 @@ def console(rng: random.Random) -> str:
         runs.append((f"{name} = {formula}\nprint({name})", values[name]))
     if rng.random() < 0.5:
         a, b = rng.choice(_NUMBERS), rng.choice(_NUMBERS)
-        sums = ((f"{a} + {b}", int(a) + int(b)), (f"{a} - {b}", int(a) - int(b)), (f"max({a}, {b})", max(int(a), int(b))))
+        sums = (
+            (f"{a} + {b}", int(a) + int(b)),
+            (f"{a} - {b}", int(a) - int(b)),
+            (f"max({a}, {b})", max(int(a), int(b))),
+        )
         expression, value = rng.choice(sums)
         runs.append((f"print({expression})", value))
     if rng.random() < 0.5:

@@ -9,6 +9,7 @@ import operator
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from score.errors import ScoreError
 from score.micro.backend import KnowledgeBase
@@ -76,6 +77,7 @@ _MATH = re.compile(rf"((?:{_STATEMENT})+)How many coins has (?P<target>\w+)\?")
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
+@lru_cache(maxsize=4096)
 def parse(question: str, world: World) -> Graph:
     """The gold graph of a question. Raises `NotOfThisWorld` if the text is none of the world's forms."""
     try:
@@ -89,8 +91,8 @@ def parse(question: str, world: World) -> Graph:
         if match := _MATH.fullmatch(question):
             return _math(dict(re.findall(_STATEMENT, match[1])), match["target"])
     except (KeyError, ValueError) as error:
-        raise NotOfThisWorld(f"question {question!r}: the world does not know {error}") from None
-    raise NotOfThisWorld(f"question {question!r} is not of the micro-world")
+        raise NotOfThisWorld(f"question {question!r} cannot be answered in the micro-world ({error!r})") from None
+    raise NotOfThisWorld(f"question {question!r} has none of the micro-world's forms")
 
 
 def _searches(nodes: Sequence[Node]) -> str:

@@ -1,7 +1,8 @@
 """The student's language: a fixed token list, its chat template and the model's shape.
 
-Greedy longest match over whole names, relations, numbers and boilerplate phrases, with single ASCII characters as the fallback, so
-an episode is about eighty tokens long and a name is copied in one piece. No phrase crosses a message's border.
+Greedy longest match over whole names, relations, numbers and boilerplate phrases, with single ASCII characters as the
+fallback, so an episode is about eighty tokens long and a name is copied in one piece. No phrase crosses a message's
+border. The order of the list is the order of the ids in the shipped weights: a change asks for a new pre-training.
 """
 
 from __future__ import annotations
@@ -31,9 +32,20 @@ _PHRASES = (
     *("<first_thought>Plan: ", "<first_thought>Plan: compute ", "</first_thought>"),
     *(" search", " searches", ", ", "plus", "minus", "larger"),
     # steps
-    *("<thought>Find ", "</thought><code>", '</thought><code>print(web_search("', ")</code>", "))</code>", '"))</code>'),
+    *(
+        "<thought>Find ",
+        "</thought><code>",
+        '</thought><code>print(web_search("',
+        ")</code>",
+        "))</code>",
+        '"))</code>',
+    ),
     *("<thought>Compute</thought><code>print(", "<thought>Compute</thought><code>print(max("),
-    *("<thought>Answer</thought><code>final_answer_print(", '<thought>Answer</thought><code>final_answer_print("', '")</code>'),
+    *(
+        "<thought>Answer</thought><code>final_answer_print(",
+        '<thought>Answer</thought><code>final_answer_print("',
+        '")</code>',
+    ),
     *("<thought>", "</thought>", "<code>", "</code>", "<first_thought>", "final_answer_print("),
     *(" = ", " + ", " - ", " * ", "print(", "\nprint(", 'print(web_search("', '\nprint(web_search("', '"))'),
     # observations

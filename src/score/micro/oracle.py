@@ -1,17 +1,17 @@
-"""The oracle teacher: plans, demonstrates, finds the earliest wrong step and rewrites it, with the gold graph of the question.
+"""The oracle teacher: with a question's gold graph it plans, demonstrates, finds the earliest wrong step, rewrites it.
 
-Pure. A demonstration *leaps*: with probability `leap` the teacher skips a step because it knows what the step would find, which
-a student can imitate but not reproduce. A correction never leaps: it is one granular step, written in the student's own context.
-This mismatch is built in by hand; it is the paper's argument (data that fit the student's ability) in miniature.
+Pure. A demonstration *leaps*: with probability `leap` the teacher skips a step because it knows what the step would
+find, which a student can imitate but not reproduce. A correction never leaps: it is one granular step, written in the
+student's own context. This mismatch is built in by hand; it is the paper's argument (data that fit the student's
+ability) in miniature.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import lru_cache
 
-from score.micro.graph import parse
+from score.micro.graph import Graph, parse
 from score.micro.progress import Progress
 from score.micro.world import World
 from score.records import Step, derive_seed
@@ -22,7 +22,9 @@ class Oracle:
 
     def __init__(self, world: World, leap: float = 0.4, seed: int = 0) -> None:
         self.world, self.leap, self.seed = world, leap, seed
-        self.graph = lru_cache(maxsize=4096)(lambda question: parse(question, world))
+
+    def graph(self, question: str) -> Graph:
+        return parse(question, self.world)
 
     def plan(self, question: str) -> str:
         """The content of <first_thought>: how many steps of which kind."""
@@ -31,7 +33,7 @@ class Oracle:
     def skipped(self, question: str) -> frozenset[int]:
         """The nodes that a demonstration leaps over: never the first one, and the same ones at every call."""
         rng = random.Random(derive_seed("micro-leap", self.seed, question))
-        return frozenset(i for i in range(len(self.graph(question).nodes)) if rng.random() < self.leap and i > 0)
+        return frozenset(i for i, _ in enumerate(self.graph(question).nodes) if rng.random() < self.leap and i > 0)
 
     def demonstrate(self, question: str, steps: Sequence[Step]) -> tuple[str, str]:
         """(thought, code) of the next step of a demonstration, leaps included."""
@@ -42,11 +44,12 @@ class Oracle:
         return self.plan(question) if k == 0 else self._next(question, steps[: k - 1], frozenset())
 
     def first_error(self, question: str, plan: str | None, steps: Sequence[Step]) -> int | None:
-        """The earliest wrong turn: 0 = the plan, 1.. = a step, None = no wrong step so far.
+        """The earliest wrong turn: 0 = the plan, 1.. = a step, None = no wrong turn.
 
-        A step is right if it ran without error and printed what one of the undone nodes prints; this node and all it rests on
-        count as done, so other orders and equivalent code pass. An answering step is right if it answers with the gold value.
-        None also for an unfinished episode whose steps are all right: nothing in it is to be corrected but its end.
+        A plan is right if it reads like the gold plan. A step is right if it ran without error and printed what one of
+        the undone nodes prints; this node and all it rests on then count as done, so other orders and equivalent code
+        pass. An answering step is right if it answers with the gold value. An episode that was cut short may have no
+        wrong turn.
         """
         graph = self.graph(question)
         if plan is None or plan.split() != graph.plan.split():

@@ -2,9 +2,10 @@
 
     python -m score.micro.server --port 8000 --leap 0.4 --seed 0
 
-It answers the prompts of `score/prompts/*.yaml` and plays episodes. What is asked is told by the last user message: <wrong> asks for
-a rewrite, <trajectory> for the earliest wrong turn, <candidate> for a verdict; anything else is an agent's conversation.
-A request that is none of these, or about another world, gets HTTP 400 and the reason. No sampling, no streaming.
+It answers the prompts of `score/prompts/*.yaml` and plays episodes. What is asked is told by the last user message:
+<wrong> asks for a rewrite, <trajectory> for the earliest wrong turn, <candidate> for a verdict; anything else is an
+agent's conversation. A request that is none of these, or about another world, gets HTTP 400 and the reason. No
+sampling, no streaming.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class BadRequest(ScoreError):
 
 
 def reply(oracle: Oracle, messages: Sequence[dict[str, str]]) -> str:
-    """The content of the assistant message that answers a conversation. Raises `ScoreError` if it cannot be answered."""
+    """The content of the message that answers a conversation. Raises `ScoreError` if it cannot be answered."""
     if not messages or messages[-1].get("role") != "user":
         raise BadRequest("the last message must be the user's")
     prompt = messages[-1]["content"]
@@ -94,7 +95,7 @@ def _locate(oracle: Oracle, prompt: str) -> str:
 
 
 def _equivalent(candidate: str, reference: str) -> bool:
-    """Equality of texts without case and closing period, or of numbers; `reference` may list aliases joined by " or "."""
+    """Equal texts (but for case and closing period) or numbers; `reference` may list aliases joined by " or "."""
     return any(_normal(candidate) == _normal(alias) for alias in reference.split(" or "))
 
 

@@ -1,15 +1,14 @@
-"""Twelve micro-benchmarks in the paper's three groups: arithmetic chains, multi-hop facts, deep search (hops, then computing).
+"""Twelve micro-benchmarks in the paper's three groups: arithmetic chains, multi-hop facts, deep search.
 
     python -m score.micro.tasks --split test --per-benchmark 40 --seed 0 --out test.jsonl
 
-writes one JSON `Task` per line. A question belongs to a split by the hash of its text, so the splits are disjoint whatever the
-seeds and sizes. The gold answer comes from `score.micro.graph`, which reads the question's text.
+writes one JSON `Task` per line. A question belongs to a split by the hash of its text, so the splits are disjoint
+whatever the seeds and sizes. The gold answer comes from `score.micro.graph`, which reads the question's text.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import random
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -17,11 +16,13 @@ from pathlib import Path
 
 from score.cli import run
 from score.errors import ScoreError
+from score.jsonl import write_rows
 from score.micro.graph import Graph, parse
 from score.micro.world import NAMES, NUMBER, RELATIONS, World, make_world
 from score.records import Task, content_key, derive_seed
 
-SPLITS = ("train", "development", "test")
+SIZES = {"train": 60, "development": 20, "test": 40}
+"""Split -> questions per benchmark, unless told otherwise."""
 _SHARES = ("train",) * 6 + ("development",) * 2 + ("test",) * 2
 _ATTEMPTS = 20_000
 
@@ -31,31 +32,25 @@ def split_of(question: str) -> str:
     return _SHARES[int(content_key(question), 16) % len(_SHARES)]
 
 
-def _relations(rng: random.Random, world: World, hops: int, numeric: bool) -> tuple[str, tuple[str, ...]]:
-    """An entity and `hops` relations that can be followed from it; the last one ends in a number if `numeric`."""
-    name = here = rng.choice(NAMES)
+def _chain(rng: random.Random, world: World, hops: int, numeric: bool) -> str:
+    """Like "Kego's rival's mentor": `hops` facts, of which only the last may be a number, and is if `numeric`."""
+    name = rng.choice(NAMES)
     relations: list[str] = []
-    for hop in range(hops):
-        ends_in_number = numeric and hop == hops - 1
-        kinds = {r: v for r, (s, v) in RELATIONS.items() if s == world.kinds[here]}
-        fitting = [r for r, v in kinds.items() if (v == NUMBER) == ends_in_number or (hop == hops - 1 and not numeric)]
-        if not fitting:
-            return _relations(rng, world, hops, numeric)
-        relations.append(rng.choice(fitting))
+    here = name
+    for hop in range(1, hops + 1):
+        known = {relation: value for relation, (subject, value) in RELATIONS.items() if subject == world.kinds[here]}
+        wanted = {NUMBER} if numeric and hop == hops else set(known.values()) - ({NUMBER} if hop < hops else set())
+        relations.append(rng.choice([relation for relation, value in known.items() if value in wanted]))
         here = world.facts[relations[-1], here]
-    return name, tuple(relations)
-
-
-def _phrase(name: str, relations: tuple[str, ...]) -> str:
     return "'s ".join((name, *relations))
 
 
 def _hop(rng: random.Random, world: World, hops: int) -> str:
-    return f"What is {_phrase(*_relations(rng, world, hops, numeric=False))}?"
+    return f"What is {_chain(rng, world, hops, numeric=False)}?"
 
 
 def _deep(rng: random.Random, world: World, left: int, right: int) -> str:
-    a, b = (_phrase(*_relations(rng, world, hops, numeric=True)) for hops in (left, right))
+    a, b = (_chain(rng, world, hops, numeric=True) for hops in (left, right))
     return rng.choice((f"What is {a} plus {b}?", f"What is {a} minus {b}?", f"What is the larger of {a} and {b}?"))
 
 
@@ -128,17 +123,14 @@ def all_tasks(split: str, per_benchmark: int, seed: int = 0, benchmarks: Sequenc
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m score.micro.tasks", description=__doc__.partition("\n")[0])
-    parser.add_argument("--split", choices=SPLITS, required=True)
-    parser.add_argument("--per-benchmark", type=int, help="default: 60 train, 20 development, 40 test")
+    parser.add_argument("--split", choices=SIZES, required=True)
+    parser.add_argument("--per-benchmark", type=int, help=f"default: {SIZES}")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--benchmark", action="append", choices=BENCHMARKS, default=[])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
-    count = args.per_benchmark or {"train": 60, "development": 20, "test": 40}[args.split]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with args.out.open("w") as file:
-        for task in all_tasks(args.split, count, args.seed, args.benchmark):
-            file.write(json.dumps(task.to_json()) + "\n")
+    count = args.per_benchmark or SIZES[args.split]
+    write_rows(args.out, (task.to_json() for task in all_tasks(args.split, count, args.seed, args.benchmark)))
 
 
 if __name__ == "__main__":

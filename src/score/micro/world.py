@@ -1,7 +1,7 @@
 """The micro-world: 96 one-token names and 312 facts about them, drawn from a seed.
 
-Persons, companies and towns are linked by nine relations; three of them end in a number. Nothing here knows about questions,
-agents or search: `score.micro.backend` serves the facts, `score.micro.tasks` asks about them.
+Persons, companies and towns are linked by nine relations; three of them end in a number. Nothing here knows about
+questions, agents or search: `score.micro.backend` serves the facts, `score.micro.tasks` asks about them.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ RELATIONS: Mapping[str, tuple[str, str]] = MappingProxyType(
 _SIZES = {"person": 48, "company": 24, "town": 24}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class World:
-    """`kinds` maps a name to "person", "company" or "town"; `facts` maps (relation, name) to a name or a number 10..99."""
+    """`kinds`: name -> "person", "company" or "town". `facts`: (relation, name) -> a name or a number 10..99."""
 
     seed: int
     kinds: Mapping[str, str]
