@@ -1,6 +1,7 @@
 """What the Snakemake rules ask: which files a target needs. Pure functions of the config, so that the rules stay plain.
 
-All paths are written out here or in the rules as `results/<experiment>/<stage>/...`. Only `Plan.share` touches the disk.
+All paths are written out here or in the rules as `results/<experiment>/<stage>/...`. Only `Plan.share`
+touches the disk.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The judge: parsed verdicts only, and what it is asked."""
 
 import pytest
-from fakes import ScriptedAsyncEngine
 
+from fakes import ScriptedAsyncEngine
 from score.config.schema import Sampling
 from score.errors import InfrastructureError
 from score.evaluate.score import verdict_key

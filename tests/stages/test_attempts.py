@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from fakes import LocalPool, ScriptedEngine, by_turn
 
+from fakes import LocalPool, ScriptedEngine, by_turn
 from score.agent.protocol import plan_text, step_text
 from score.attempts import Acting, Attempt, trained_model, work_rows
 from score.config import load

@@ -1,9 +1,9 @@
 """All contact with TRL's GRPOTrainer: our episodes as its rollouts, our rewards as its rewards.
 
 The trainer's own generation is wrapped as a `BatchEngine`, so RL runs the very driver, state machine and parser of
-every other stage. What goes back is token ids as sampled: the verified prefix is prompt, the generated turns are trained on,
-and whatever lies between them (observations, template) is masked by `env_mask`. This leans on parts of TRL that may
-change with any release; tests/train/test_grpo.py is the contract that an upgrade has to pass.
+every other stage. What goes back is token ids as sampled: the verified prefix is prompt, the generated turns are
+trained on, and whatever lies between them (observations, template) is masked by `env_mask`. This leans on parts of TRL
+that may change with any release; tests/train/test_grpo.py is the contract that an upgrade has to pass.
 """
 
 from __future__ import annotations
