@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from score.report.stats import macro_average, paired_difference, wilson
+from score.report.stats import average, macro_average, paired_difference, wilson
 
 
 @given(st.integers(1, 500).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))), st.sampled_from([0.9, 0.95]))
@@ -69,3 +69,12 @@ def test_a_system_does_not_differ_from_itself():
     assert (interval.mean, interval.low, interval.high) == (0, 0, 0)
     with pytest.raises(ValueError, match="zip"):
         paired_difference(scores, scores * 2)
+
+
+def test_an_average_of_zeros_is_not_certainty():
+    interval = average([np.zeros(60), np.zeros(30)])
+    assert interval.mean == interval.low == 0
+    assert wilson(0, 90).high < interval.high < wilson(0, 30).high
+    assert average([np.zeros(40)]).high == wilson(0, 40).high
+    mixed = [np.zeros(60), np.array([0.0, 1.0, 1.0])]
+    assert average(mixed) == macro_average(mixed)

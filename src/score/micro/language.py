@@ -76,15 +76,15 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def model_config() -> LlamaConfig:
+def model_config(hidden: int = 96, layers: int = 3, heads: int = 6, intermediate: int = 256) -> LlamaConfig:
     """A Llama of about 0.37 M parameters, small enough for reinforcement learning on one CPU core."""
     return LlamaConfig(
         vocab_size=len(VOCABULARY),
-        hidden_size=96,
-        num_hidden_layers=3,
-        num_attention_heads=6,
-        num_key_value_heads=6,
-        intermediate_size=256,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        intermediate_size=intermediate,
         max_position_embeddings=CONTEXT,
         tie_word_embeddings=True,
         bos_token_id=None,

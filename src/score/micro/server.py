@@ -40,9 +40,20 @@ class BadRequest(ScoreError):
     """A request that the oracle cannot answer."""
 
 
+def _read_messages(body: bytes) -> list[dict[str, str]]:
+    """The messages of a request. Raises `BadRequest` if the body is no chat completion request."""
+    try:
+        messages = json.loads(body)["messages"]
+        if not all(isinstance(message[key], str) for message in messages for key in ("role", "content")):
+            raise TypeError("role and content must be strings")
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadRequest(f"not a chat completion request: {error!r}") from None
+    return messages
+
+
 def reply(oracle: Oracle, messages: Sequence[dict[str, str]]) -> str:
     """The content of the message that answers a conversation. Raises `ScoreError` if it cannot be answered."""
-    if not messages or messages[-1].get("role") != "user":
+    if not messages or messages[-1]["role"] != "user":
         raise BadRequest("the last message must be the user's")
     prompt = messages[-1]["content"]
     if wrong := _WRONG.search(prompt):
@@ -138,12 +149,10 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path != "/v1/chat/completions":
             return self._refuse(404, f"nothing at {self.path}")
         try:
-            messages = json.loads(body)["messages"]
+            messages = _read_messages(body)
             content = reply(self.server.oracle, messages)
         except ScoreError as error:
             return self._refuse(400, str(error))
-        except (ValueError, KeyError, TypeError) as error:
-            return self._refuse(400, f"not a chat completion request: {error!r}")
         return self._send(200, _completion(messages, content))
 
     def _refuse(self, status: int, reason: str) -> None:

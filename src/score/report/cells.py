@@ -13,6 +13,7 @@ import numpy as np
 
 from score.errors import ScoreError
 from score.evaluate.score import Scores
+from score.report import stats
 from score.report.stats import Interval, macro_average, paired_difference, wilson
 
 
@@ -65,7 +66,7 @@ def average(cells: Sequence[Cell | None]) -> Interval | None:
     """Mean of the cells' means with its 95 % interval; None if a cell is absent: fewer columns are another average."""
     if not cells or any(cell is None for cell in cells):
         return None
-    return macro_average([cell.array for cell in cells])
+    return stats.average([cell.array for cell in cells])
 
 
 def difference(left: Sequence[Cell | None], right: Sequence[Cell | None]) -> Interval | None:

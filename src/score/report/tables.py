@@ -35,8 +35,8 @@ COLUMNS = ("agent", "student", "method", "column", "mean", "low", "high", "inter
 
 METHODS = (
     "Means in %. Average: mean of the columns, with a 95 % interval from a percentile bootstrap over questions within "
-    "each column (10,000 resamples; the seeds of a question stay together). It does not contain the variance between "
-    "training runs: few seeds are few, whatever the interval."
+    "each column (10,000 resamples; the seeds of a question stay together), or Wilson's where all scores of a column are "
+    "alike. It does not contain the variance between training runs: few seeds are few, whatever the interval."
 )
 INCOMPLETE = (
     "\\* incomplete: questions without a score (infrastructure errors, missing predictions or seeds, answers that wait "
@@ -162,9 +162,9 @@ def _differences(table: Table) -> str:
         interval = difference(table.of(row), table.of(above)) if above.student == row.student else None
         if interval:
             low, high = 100 * interval.low, 100 * interval.high
-            lines.append(
-                f"- {row.student}: {row.method} − {above.method}: {100 * interval.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-            )
+            shown = f"{100 * interval.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+            shown = shown if low < high else "no question is scored differently"
+            lines.append(f"- {row.student}: {row.method} − {above.method}: {shown}")
     return "\n".join(lines)
 
 
