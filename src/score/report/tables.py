@@ -35,8 +35,8 @@ COLUMNS = ("agent", "student", "method", "column", "mean", "low", "high", "inter
 
 METHODS = (
     "Means in %. Average: mean of the columns, with a 95 % interval from a percentile bootstrap over questions within "
-    "each column (10,000 resamples; the seeds of a question stay together), or Wilson's where all scores of a column are "
-    "alike. It does not contain the variance between training runs: few seeds are few, whatever the interval."
+    "each column (10,000 resamples; the seeds of a question stay together), or Wilson's where nothing varies. It does "
+    "not contain the variance between training runs: few seeds are few, whatever the interval."
 )
 INCOMPLETE = (
     "\\* incomplete: questions without a score (infrastructure errors, missing predictions or seeds, answers that wait "
