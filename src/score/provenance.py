@@ -12,6 +12,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from score.records import content_key
+
 PACKAGES = ("torch", "transformers", "trl", "peft", "vllm", "datasets", "numpy", "sympy", "math-verify", "snakemake")
 _DIGEST_FILE = "digest.json"
 
@@ -63,6 +65,14 @@ def record_digest(folder: Path) -> str:
 def file_digest(paths: Iterable[Path]) -> str:
     """sha256 over the content of input files, in order."""
     return _hash_files(paths)
+
+
+def input_key(data: Iterable[Path], model: str) -> str:
+    """A word for what a training run is made from: the content of its data files and the model that it starts from.
+
+    It names the run's work folder, so that checkpoints of other data or another model are never continued.
+    """
+    return content_key(file_digest(data), model)
 
 
 def _hash_files(paths: Iterable[Path]) -> str:

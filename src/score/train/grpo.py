@@ -26,7 +26,7 @@ from score.errors import ScoreError
 from score.evaluate import metrics
 from score.jsonl import read_rows
 from score.judge import Case, Judge
-from score.provenance import provenance
+from score.provenance import input_key, model_digest, provenance
 from score.records import Trajectory
 from score.sandbox.base import Limits
 from score.train import rewards
@@ -185,8 +185,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, codec = load_model(path, entry.dtype, entry.revision)
     key_steps, counts = usable([KeyStep.from_json(row) for row in read_rows(args.data)], codec, settings.max_prompt)
     log.info("%s: %s", agent.name, counts)
-    model, history = train(model, codec, key_steps, config, agent, settings, args.work, args.seed)
-    record = provenance(fingerprint.settings(config, "grpo", agent.name), seed=args.seed, start=path, data=counts)
+    start = model_digest(path, entry.revision)
+    work = args.work / input_key([args.data], start)
+    model, history = train(model, codec, key_steps, config, agent, settings, work, args.seed)
+    record = provenance(fingerprint.settings(config, "grpo", agent.name), seed=args.seed, start=start, data=counts)
     finish(args.out, model, codec.tokenizer, history, record)
 
 

@@ -22,7 +22,7 @@ from score.config import Agent, Config, lineage, read
 from score.config.schema import Sft
 from score.engine import resolve_path
 from score.jsonl import read_rows
-from score.provenance import provenance
+from score.provenance import input_key, model_digest, provenance
 from score.records import Trajectory
 from score.train.output import finish
 from score.train.rows import TrainingSet, training_set
@@ -90,8 +90,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, codec = load_model(path, entry.dtype, entry.revision)
     data = training_set(trajectories, codec, settings.max_length)
     log.info("%s: %s", agent.name, data.counts)
-    model, history = train(model, codec, data, settings, args.work, args.seed, f"sft {agent.name}")
-    record = provenance(fingerprint.settings(config, "sft", agent.name), seed=args.seed, start=path, data=data.counts)
+    start = model_digest(path, entry.revision)
+    work = args.work / input_key(args.data, start)
+    model, history = train(model, codec, data, settings, work, args.seed, f"sft {agent.name}")
+    record = provenance(fingerprint.settings(config, "sft", agent.name), seed=args.seed, start=start, data=data.counts)
     finish(args.out, model, codec.tokenizer, history, record)
 
 
