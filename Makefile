@@ -27,7 +27,7 @@ test: $(VENV)/.complete check  ## checks, unit tests, and the whole workflow on 
 test-all: $(VENV)/.complete  ## every test that this machine can run
 	$(BIN)/python -m pytest -m ""
 
-check: $(VENV)/.complete  ## formatting, lint, and that both profiles plan
+check: $(VENV)/.complete  ## formatting and lint
 	$(BIN)/ruff check src tests benchmarks
 	$(BIN)/ruff format --check src tests benchmarks
 	$(BIN)/snakefmt --check Snakefile rules
@@ -38,5 +38,5 @@ lock: $(VENV)/.complete  ## resolve envs/*.in anew into envs/*.lock
 	  --no-emit-trusted-host --no-header --annotation-style=line --output-file=$$name.lock $$name.in; done
 	sed -i 's/+cpu / /' envs/*.lock  # a platform's own build of the same version will do
 
-clean:  ## remove results and caches of the demo; .venv stays
-	rm -rf results/micro .snakemake
+clean:  ## remove the demo's results; everything else stays
+	rm -rf results/micro results/tiny

@@ -51,13 +51,9 @@ else:
         container:
             "containers/core.sif"
         params:
-            source=(
-                f"--source {PLAN.config.data.source}"
-                if PLAN.config.data.source
-                else ""
-            ),
+            source=PLAN.source_option(),
         shell:
-            "python -m score.data.fetch {params.source} --path {wildcards.path} --out {output} > {log} 2>&1"
+            "python -m score.data.fetch {params.source:q} --path {wildcards.path} --out {output} > {log} 2>&1"
 
     rule benchmark:
         input:

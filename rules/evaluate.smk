@@ -63,10 +63,10 @@ rule judge:
     resources:
         gpu=PLAN.gpus(PLAN.config.roles.evaluation_judge),
     params:
-        judge=PLAN.config.roles.evaluation_judge,
+        fingerprint=PLAN.judging(),
     shell:
         'python -m score.judge --config "$SCORE_CONFIG" --benchmark {wildcards.benchmark} --tasks {input.tasks} '
-        "--predictions {input.predictions} --work results/{wildcards.experiment}/work/judge/{params.judge} --out {output} "
+        "--predictions {input.predictions} --work results/{wildcards.experiment}/work/judge/{params.fingerprint} --out {output} "
         "2>&1 | tee {log} >&2"
 
 

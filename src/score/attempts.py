@@ -7,6 +7,7 @@ met an infrastructure failure are tried again by the next run, and stay in the r
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,9 +22,11 @@ from score.engine.base import Engine
 from score.errors import ScoreError
 from score.jsonl import ResumableRows
 from score.progress import Progress
-from score.provenance import model_digest
+from score.provenance import file_digest, model_digest
 from score.records import StopReason, Task, Trajectory, content_key, derive_seed
 from score.sandbox.base import Limits, SandboxPool, Tools
+
+log = logging.getLogger("attempts")
 
 
 @dataclass(frozen=True)
@@ -57,7 +60,21 @@ class Acting:
         label: str,
         plan: Sampling | None = None,
     ) -> list[Trajectory]:
-        """One trajectory per attempt, in order; finished ones are read from `rows`, new ones appended to it."""
+        """One trajectory per attempt, in order; finished ones are read from `rows`, new ones appended to it.
+
+        Attempts that an infrastructure failure ended are tried once more before they are left at that.
+        """
+        for again in (False, True):
+            done = self._pass(attempts, sampling, rows, f"{label}, second try" if again else label, plan)
+            failed = sum(trajectory.stop == StopReason.INFRASTRUCTURE_ERROR for trajectory in done)
+            if not failed:
+                break
+            log.warning("%s: %d of %d attempts met an infrastructure failure", label, failed, len(done))
+        return done
+
+    def _pass(
+        self, attempts: Sequence[Attempt], sampling: Sampling, rows: ResumableRows, label: str, plan: Sampling | None
+    ) -> list[Trajectory]:
         keys = [self._key(attempt, sampling, plan) for attempt in attempts]
         finished = {
             key: row for key in keys if (row := rows.done.get(key)) and row["stop"] != StopReason.INFRASTRUCTURE_ERROR
@@ -84,7 +101,7 @@ class Acting:
     def _key(self, attempt: Attempt, sampling: Sampling, plan: Sampling | None) -> str:
         forced = [(turn.message.content, turn.observation) for turn in attempt.forced]
         samplings = [sampling.model_dump(), plan and plan.model_dump()]
-        task = [attempt.task.id, attempt.task.question]
+        task = [attempt.task.id, attempt.task.question, attempt.task.answers, attempt.task.meta.get("metric")]
         return content_key(task, forced, attempt.number, samplings, self.seed, self.digest, self.system, self.identity)
 
 
@@ -105,6 +122,8 @@ def acting(config: Config, agent: str, seed: int, root: Path, log: Path) -> Iter
     box = config.sandbox
     limits = Limits(timeout_s=box.timeout_s, memory_mb=box.memory_mb, output_chars=box.output_chars)
     identity = {k: v.model_dump(mode="json") for k, v in {"protocol": config.protocol, "search": config.search}.items()}
+    if config.search.corpus:
+        identity["corpus"] = file_digest([Path(config.search.corpus)])
     with (
         open_engine(model, log, path=path) as engine,
         ZygotePool(limits, require=tuple(box.require)) as pool,

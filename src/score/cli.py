@@ -12,23 +12,32 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from score.errors import ScoreError
+from score.errors import InfrastructureError, ScoreError
 
 _CHATTY = ("httpx", "httpx2", "openai", "httpcore", "bm25s")
 
 
 def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Calls `main`; a `ScoreError` becomes one line on stderr and exit code 1."""
+    """Calls `main`; what a user or an operator can mend becomes one line on stderr and exit code 1."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` blocks end the servers they started
     threading.Thread(target=_end_with_the_workflow, daemon=True).start()
+    failed = False
     try:
         main(argv)
-    except ScoreError as error:
-        print(f"error: {error}", file=sys.stderr)
+    except* (ScoreError, InfrastructureError) as group:  # a group where concurrent tasks failed
+        for error in dict.fromkeys(map(str, _leaves(group))):
+            print(f"error: {error}", file=sys.stderr)
+        failed = True
+    if failed:
         sys.exit(1)
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    """The single exceptions of a group."""
+    return [leaf for e in error.exceptions for leaf in _leaves(e)] if isinstance(error, BaseExceptionGroup) else [error]
 
 
 def _end_with_the_workflow(every_s: float = 1.0) -> None:

@@ -17,26 +17,37 @@ from score.records import content_key
 
 _PACKAGE = Path(__file__).parent
 _EPISODE = (
-    "agent/protocol.py", "agent/episode.py", "agent/drivers.py", "engine/__init__.py", "engine/codec.py",
-    "engine/transformers.py", "engine/openai.py", "sandbox/worker.py", "sandbox/zygote.py", "search/base.py",
-    "attempts.py",
-)  # fmt: skip
-_MICRO = ("micro/world.py", "micro/graph.py", "micro/oracle.py", "micro/server.py", "micro/backend.py")  # fmt: skip
+    *("agent/protocol.py", "agent/episode.py", "agent/drivers.py", "attempts.py", "prompts/agent.yaml"),
+    *("engine/__init__.py", "engine/codec.py", "engine/transformers.py", "engine/openai.py"),
+    *("sandbox/worker.py", "sandbox/zygote.py", "sandbox/session.py", "sandbox/isolate.py"),
+    *("search/__init__.py", "search/base.py", "search/bm25.py", "search/serper.py", "search/none.py"),
+)
+_RIGHT = ("data/metric.py", "evaluate/metrics.py", "evaluate/mathverify.py", "prompts/judge.yaml")
+_TEACHER = ("correct/teacher.py", "correct/render.py", "prompts/locate.yaml", "prompts/rewrite.yaml")
+_MICRO = (
+    *("micro/world.py", "micro/graph.py", "micro/progress.py", "micro/oracle.py", "micro/server.py"),
+    *("micro/backend.py", "micro/tasks.py"),
+)
 CODE: dict[str, tuple[str, ...]] = {
-    "rollout": (*_EPISODE, "rollout.py"),
-    "correct": (
-        *_EPISODE,
-        "correct/mps.py",
-        "correct/teacher.py",
-        "correct/sets.py",
-        "correct/render.py",
-        "correct/__main__.py",
+    "data": ("data/benchmark.py", "data/questions.py", "data/seeds.py", "data/splits.py", "data/demonstrations.py"),
+    "rollout": (*_EPISODE, *_RIGHT, "correct/teacher.py", "rollout.py"),
+    "correct": (*_EPISODE, *_RIGHT, *_TEACHER, "correct/mps.py", "correct/sets.py", "correct/__main__.py"),
+    "sft": (
+        "agent/protocol.py",
+        "engine/codec.py",
+        "train/rows.py",
+        "train/sft.py",
+        "train/optim.py",
+        "train/output.py",
     ),
-    "sft": ("agent/protocol.py", "engine/codec.py", "train/rows.py", "train/sft.py", "train/optim.py"),
-    "grpo": (*_EPISODE, "train/grpo.py", "train/trainer.py", "train/rewards.py", "train/optim.py"),
+    "grpo": (
+        *(*_EPISODE, *_RIGHT, "judge.py", "correct/sets.py", "train/grpo.py", "train/trainer.py", "train/rewards.py"),
+        *("train/optim.py", "train/output.py"),
+    ),
     "evaluate": (*_EPISODE, "evaluate/__main__.py"),
-    "score": ("evaluate/score.py", "evaluate/metrics.py", "evaluate/mathverify.py"),
-    "report": ("report/tables.py", "report/stats.py"),
+    "judge": (*_RIGHT, "judge.py"),
+    "score": (*_RIGHT, "evaluate/score.py"),
+    "report": ("report/tables.py", "report/cells.py", "report/stats.py"),
 }
 
 
@@ -51,6 +62,7 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
     entry, teacher = lineage.agent(config, agent), config.models[config.roles.teacher]
     model = config.models[lineage.base_model(config, agent)]
     sampling = config.sampling
+    judge = config.models.get(config.roles.reward_judge or "")
     acting = {"protocol": config.protocol, "sandbox": config.sandbox, "search": config.search, "model": model}
     acting["instructed"] = entry.instructed
     training = {"agent": entry, "settings": entry.settings and getattr(config.training, entry.method)[entry.settings]}
@@ -59,7 +71,7 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
         "correct": {"student": sampling.student, "step": sampling.step, "judge": sampling.judge, **acting}
         | {"teacher": teacher, "correct": config.correct, "split_seed": config.data.split_seed},
         "sft": {"model": model, **training},
-        "grpo": {**training, **acting},
+        "grpo": {"reward_judge": judge, "judge": sampling.judge, **training, **acting},
         "evaluate": {"evaluate": sampling.evaluate, **acting},
     }
     return {key: _deciding(value) for key, value in parts[name].items()}
@@ -75,6 +87,12 @@ def _deciding(value: Any) -> Any:
     return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value
 
 
+def judging(config: Config) -> str:
+    """Fingerprint of the evaluation judge: its model, sampling and code."""
+    judge = config.models.get(config.roles.evaluation_judge or "")
+    return content_key(_deciding(judge), _deciding(config.sampling.judge), code(CODE["judge"]))
+
+
 @functools.cache
 def code(files: tuple[str, ...]) -> str:
     """Hash of modules' syntax trees without docstrings and comments, and of data files as they are."""
@@ -82,6 +100,8 @@ def code(files: tuple[str, ...]) -> str:
 
 
 def _tree(path: Path) -> str:
+    if path.suffix != ".py":
+        return path.read_text(encoding="utf-8")
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) and ast.get_docstring(

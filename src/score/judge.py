@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from score import cli, prompts
-from score.config import read
+from score.config import Config, read
 from score.config.schema import Sampling
 from score.data import benchmarks
 from score.engine import open_engine
@@ -125,22 +125,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     if cases and config.roles.evaluation_judge is None:
         raise ScoreError(f"{args.benchmark}: {len(cases)} answers need a judge; name one in roles.evaluation_judge")
     with ResumableRows(args.work / f"{args.benchmark}.jsonl") as rows:
-        missing = [key for key in cases if key not in rows.done]
+        missing = [case for case in cases.values() if case.key not in rows.done]
         if missing:
-            _decide(config, {key: cases[key] for key in missing}, rows, args)
-        write_rows(args.out, [rows.done[key] for key in cases])
+            _decide(config, missing, rows, args)
+        write_rows(args.out, [rows.done[case.key] | {"key": key} for key, case in cases.items()])
 
 
-def _decide(config, cases: dict[str, Case], rows: ResumableRows, args: argparse.Namespace) -> None:
+def _decide(config: Config, cases: Sequence[Case], rows: ResumableRows, args: argparse.Namespace) -> None:
     name = config.roles.evaluation_judge
     progress = Progress(f"judge {args.benchmark}", len(cases))
     with open_engine(config.models[name], args.work / "judge.log") as engine:
         judge = Judge(engine, config.sampling.judge)
-        keys, step = list(cases), max(1, 4 * engine.concurrency)
-        for start in range(0, len(keys), step):
-            chunk = keys[start : start + step]
-            for key, verdict in zip(chunk, judge.verdicts([cases[k] for k in chunk]), strict=True):
-                rows.append(key, {"equivalent": verdict, "judge": name, "prompt": prompts.load("judge").key})
+        step = 4 * engine.concurrency
+        for start in range(0, len(cases), step):
+            chunk = cases[start : start + step]
+            for case, verdict in zip(chunk, judge.verdicts(chunk), strict=True):
+                rows.append(case.key, {"equivalent": verdict, "judge": name, "prompt": prompts.load("judge").key})
                 progress.tick()
 
 

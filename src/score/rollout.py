@@ -44,19 +44,24 @@ def part_of(tasks: Sequence[Task], splits: Path, part: str) -> list[Task]:
 
 def mark_right(trajectories: Sequence[Trajectory], agent: Acting) -> list[Trajectory]:
     """Adds `meta["right"]`: True, False, or None where neither rules nor the model could tell."""
-    verdicts = [
-        None if t.answer is None else metrics.decide(metric_of(t.task), t.answer, t.task.answers) for t in trajectories
-    ]
-    marks = [
-        t.answer is not None and (None if v is None else v == 1.0) for t, v in zip(trajectories, verdicts, strict=True)
-    ]
-    open_cases = [i for i, mark in enumerate(marks) if mark is None]
-    if open_cases and hasattr(agent.engine, "concurrency"):
+    marks = [_by_rules(trajectory) for trajectory in trajectories]
+    undecided = [i for i, mark in enumerate(marks) if mark is None and trajectories[i].answer is not None]
+    if undecided and hasattr(agent.engine, "concurrency"):
         sampling = agent.config.sampling
         teacher = Teacher(agent.engine, step=sampling.step, judge=sampling.judge)
-        for i, verdict in zip(open_cases, teacher.right([trajectories[i] for i in open_cases]), strict=True):
+        for i, verdict in zip(undecided, teacher.right([trajectories[i] for i in undecided]), strict=True):
             marks[i] = None if isinstance(verdict, Failure) else verdict
     return [dataclasses.replace(t, meta=t.meta | {"right": mark}) for t, mark in zip(trajectories, marks, strict=True)]
+
+
+def _by_rules(trajectory: Trajectory) -> bool | None:
+    """True or False where rules can tell; None for an answer that needs a model and for an attempt without outcome."""
+    if trajectory.stop == StopReason.INFRASTRUCTURE_ERROR:
+        return None
+    if trajectory.answer is None:
+        return False
+    decided = metrics.decide(metric_of(trajectory.task), trajectory.answer, trajectory.task.answers)
+    return None if decided is None else decided == 1.0
 
 
 def summary(trajectories: Sequence[Trajectory]) -> dict[str, object]:

@@ -108,6 +108,10 @@ class Plan:
         limit = data.limits.get(benchmark) or data.per_benchmark
         return f"--limit {limit}" if limit else ""
 
+    def source_option(self) -> list[str]:
+        """Where published files are fetched from, as an option; nothing stands for the pinned public commit."""
+        return ["--source", self.config.data.source] if self.config.data.source else []
+
     def seed_tasks(self) -> list[str]:
         """Files of training questions."""
         if self.micro:
@@ -149,9 +153,16 @@ class Plan:
         return [f"{self.root}/rollout/{teacher}/{part}.jsonl" for part in parts]
 
     def student_folder(self) -> list[str]:
-        """The model folder whose tokenizer measures published demonstrations: that of the first cold-started agent."""
-        first = next(a.name for a in self.config.agents if a.data == "cold_start")
-        return [self.config.models[self.base(first)].path]
+        """The same where a rule makes it; nothing for a hub name."""
+        path = self.student_tokenizer()
+        return [path] if path.startswith(MADE_MODELS) else []
+
+    def student_tokenizer(self) -> str:
+        """Model folder or hub name whose tokenizer measures published demonstrations."""
+        return self.config.models[self.base(self._cold_started())].path
+
+    def _cold_started(self) -> str:
+        return next((a.name for a in self.config.agents if a.data == "cold_start"), self.config.agents[0].name)
 
     def corrections(self, agent: str, seed: str) -> str:
         """Folder of the corrections that an agent is trained on."""
@@ -178,6 +189,10 @@ class Plan:
     def code(self, name: str) -> str:
         """A fingerprint of the modules behind a stage that has no agent."""
         return fingerprint.code(fingerprint.CODE[name])
+
+    def judging(self) -> str:
+        """A fingerprint of the evaluation judge."""
+        return fingerprint.judging(self.config)
 
     def base(self, agent: str) -> str:
         """Key in `models` of the model that an agent is, or was trained from."""

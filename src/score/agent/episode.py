@@ -128,7 +128,8 @@ class Episode:
         self.steps[-1] = replace(self.steps[-1], seconds=round(observation.seconds, 4))
         if observation.answer is not None:
             self.answer, self.stop = observation.answer, StopReason.ANSWERED
-        self._close_step(observation.text, observation.error)
+        cut = len(self.steps) in self.unfinished
+        self._close_step(observation.text, observation.error or ("truncated" if cut else None))
 
     def _close_step(self, text: str, error: str | None) -> None:
         self.steps[-1] = replace(self.steps[-1], observation=text, error=error)

@@ -27,7 +27,6 @@ _FIRST_THOUGHT = re.compile(r"<first_thought>(.*?)</first_thought>", re.DOTALL)
 _THOUGHT = re.compile(r"<thought>(.*?)</thought>", re.DOTALL)
 _CODE = re.compile(r"<code>(.*?)</code>", re.DOTALL)
 
-PLAN_HELP = "Error: expected <first_thought>...</first_thought>."
 STEP_HELP = "Error: expected <thought>...</thought><code>...</code>."
 
 

@@ -13,9 +13,7 @@ from pydantic import BaseModel, ValidationError
 
 from score.config.schema import Agent, Config
 from score.errors import ScoreError
-
-RUN_OPTIONS = ("fresh",)
-"""Top-level keys that steer one invocation and are no part of the experiment."""
+from score.sandbox.isolate import LAYERS
 
 
 def nearest(word: str, valid: Iterable[str]) -> str:
@@ -30,15 +28,16 @@ def load(raw: Mapping[str, Any]) -> Config:
     from score.data import benchmarks
 
     try:
-        config = Config.model_validate({k: v for k, v in raw.items() if k not in RUN_OPTIONS})
+        config = Config.model_validate(dict(raw))
     except ValidationError as error:
         raise ScoreError(_one_line(error)) from None
     _check_references(config)
-    for i, name in enumerate(config.benchmarks):
+    named = {f"benchmarks[{i}]": name for i, name in enumerate(config.benchmarks)}
+    for where, name in (named | {f"data.limits.{name}": name for name in config.data.limits}).items():
         if name not in benchmarks.NAMES:
-            raise ScoreError(f"config: benchmarks[{i}]: unknown benchmark {name!r}; {nearest(name, benchmarks.NAMES)}")
+            raise ScoreError(f"config: {where}: unknown benchmark {name!r}; {nearest(name, benchmarks.NAMES)}")
         if (benchmarks.get(name).world == "micro") != (config.data.world == "micro"):
-            raise ScoreError(f"config: benchmarks[{i}]: {name!r} does not belong to data.world {config.data.world!r}")
+            raise ScoreError(f"config: {where}: {name!r} does not belong to data.world {config.data.world!r}")
     return config
 
 
@@ -89,6 +88,8 @@ def _check_references(config: Config) -> None:
     for role, model in config.roles.model_dump().items():
         if model is not None:
             _known(f"roles.{role}", model, config.models, "model")
+            if config.models[model].engine == "transformers":
+                raise ScoreError(f"config: roles.{role}: {model!r} must be served over HTTP (vllm, endpoint, oracle)")
     for name, model in config.models.items():
         if model.engine == "endpoint" and not model.url:
             raise ScoreError(f"config: models.{name}.url: an endpoint needs its URL")
@@ -100,6 +101,9 @@ def _check_references(config: Config) -> None:
             raise ScoreError(f"config: agents[{i}].name: {agent.name!r} is used twice")
         _check_agent(config, f"agents.{agent.name}", agent, names)
         names[agent.name] = agent
+    _check_sizes(config)
+    for layer in config.sandbox.require:
+        _known("sandbox.require", layer, LAYERS, "isolation layer")
     if len(set(config.seeds)) < len(config.seeds):
         raise ScoreError(f"config: seeds: {config.seeds} names a seed twice")
     if config.search.backend == "bm25" and not config.search.corpus:
@@ -113,6 +117,20 @@ def _check_references(config: Config) -> None:
         )
     if demonstrations.source == "published" and not demonstrations.path:
         raise ScoreError("config: data.demonstrations.path: source 'published' needs the path of a trajectory file")
+    if demonstrations.source == "published":
+        for agent in config.agents:
+            if agent.data == "demonstrations":
+                raise ScoreError(f"config: agents.{agent.name}.data: published demonstrations are all `cold_start`")
+
+
+def _check_sizes(config: Config) -> None:
+    for kind, settings in (("sft", config.training.sft), ("grpo", config.training.grpo)):
+        for name, entry in settings.items():
+            where = f"config: training.{kind}.{name}.batch: {entry.batch} is not a multiple of"
+            if entry.batch % entry.micro_batch:
+                raise ScoreError(f"{where} micro_batch {entry.micro_batch}")
+            if kind == "grpo" and entry.batch % entry.generations:
+                raise ScoreError(f"{where} generations {entry.generations}")
 
 
 def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str, Agent]) -> None:

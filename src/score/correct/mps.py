@@ -19,7 +19,7 @@ from typing import Any, Literal, Protocol
 from score.agent.episode import Forced, forced_prefix
 from score.agent.protocol import plan_message, step_message
 from score.correct.teacher import Correction, Failure, Review, Right, Wrong
-from score.records import Step, StopReason, Task, Trajectory
+from score.records import Step, Task, Trajectory
 
 Outcome = Literal["solved", "hard", "failed"]
 """solved: right in the end. hard: still wrong after all corrections. failed: the teacher or the infrastructure
@@ -97,7 +97,7 @@ def mentor(
             record = dataclasses.replace(
                 running[attempt.task.id], attempts=(*running[attempt.task.id].attempts, attempt)
             )
-            match _conclude(attempt, review):
+            match _conclude(review):
                 case Correction() as correction:
                     running[attempt.task.id] = dataclasses.replace(
                         record, corrections=(*record.corrections, correction)
@@ -112,10 +112,8 @@ def mentor(
     return [ended[task.id] for task in tasks]
 
 
-def _conclude(attempt: Trajectory, review: Review) -> Correction | tuple[Outcome, str | None]:
+def _conclude(review: Review) -> Correction | tuple[Outcome, str | None]:
     """The correction to go on with, or how the task ended."""
-    if attempt.stop == StopReason.INFRASTRUCTURE_ERROR:
-        return "failed", f"infrastructure: {attempt.meta.get('failure', '')}"
     match review:
         case Right():
             return "solved", None

@@ -26,7 +26,7 @@ from score.engine.base import AsyncEngine, Request
 from score.errors import InfrastructureError
 from score.evaluate import metrics
 from score.jsonl import ResumableRows
-from score.records import Step, Task, Trajectory, content_key, derive_seed
+from score.records import Step, StopReason, Task, Trajectory, content_key, derive_seed
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,8 @@ class Teacher:
             return Failure("unreadable", str(error))
 
     async def _review(self, attempt: Trajectory, correct: bool) -> Review:
+        if attempt.stop == StopReason.INFRASTRUCTURE_ERROR:
+            return Failure("infrastructure", attempt.meta.get("failure", ""))
         right = await self._guard(self._right(attempt))
         if isinstance(right, Failure):
             return right

@@ -36,18 +36,24 @@ class OpenAIEngine:
         extra = {"top_k": sampling.top_k} if sampling.top_k else {}
         if sampling.repetition_penalty != 1.0:
             extra["repetition_penalty"] = sampling.repetition_penalty
+        call = {
+            "model": self.model,
+            "messages": [message.chat() for message in request.messages],
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "seed": request.seed,
+            "extra_body": extra,
+        }
         try:
-            reply = await self._client.chat.completions.create(
-                model=self.model,
-                messages=[message.chat() for message in request.messages],
-                temperature=sampling.temperature,
-                top_p=sampling.top_p,
-                max_tokens=sampling.max_new_tokens,
-                seed=request.seed,
-                extra_body=extra,
-            )
+            try:
+                reply = await self._client.chat.completions.create(**call, max_tokens=sampling.max_new_tokens)
+            except openai.BadRequestError as error:
+                if not _too_long(error):
+                    raise
+                # The limit asked for may not fit although the conversation does: without one, the room left is used.
+                reply = await self._client.chat.completions.create(**call)
         except openai.BadRequestError as error:
-            if "context" in str(error).lower():
+            if _too_long(error):
                 return Completion("", "context")
             raise InfrastructureError(f"{self.base_url} refused a request: {error}") from error
         except openai.OpenAIError as error:
@@ -61,6 +67,10 @@ class OpenAIEngine:
             prompt_tokens=usage.prompt_tokens if usage else 0,
             completion_tokens=usage.completion_tokens if usage else 0,
         )
+
+
+def _too_long(error: openai.BadRequestError) -> bool:
+    return error.code == "context_length_exceeded" or "context length" in str(error).lower()
 
 
 def connect(model: Model, base_url: str, name: str, *, key: str = "none") -> OpenAIEngine:

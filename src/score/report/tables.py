@@ -93,7 +93,7 @@ def tidy_csv(table: Table) -> str:
             interval, method = cell.interval() if cell else (None, "")
             writer.writerow([row.name, row.student, row.method, column, *_numbers(interval), method, *_counts([cell])])
         numbers = _numbers(average(cells))
-        writer.writerow([row.name, row.student, row.method, "average", *numbers, "bootstrap", *_counts(cells)])
+        writer.writerow([row.name, row.student, row.method, "average", *numbers, "macro", *_counts(cells)])
     return out.getvalue()
 
 

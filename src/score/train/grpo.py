@@ -16,19 +16,22 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from score import cli, fingerprint
+from score.agent.drivers import run_episodes
+from score.agent.episode import Episode, forced_prefix
 from score.attempts import tools
 from score.config import Config, lineage, read
 from score.config.schema import Agent, Grpo
 from score.correct.sets import KeyStep
 from score.data.metric import metric_of
 from score.engine import open_engine
+from score.engine.base import Completion, Request
 from score.errors import ScoreError
 from score.evaluate import metrics
 from score.jsonl import read_rows
 from score.judge import Case, Judge
 from score.provenance import input_key, model_digest, provenance
-from score.records import Trajectory
-from score.sandbox.base import Limits
+from score.records import StopReason, Trajectory
+from score.sandbox.base import Limits, SandboxPool
 from score.train import rewards
 
 log = logging.getLogger("grpo")
@@ -45,9 +48,11 @@ class RewardModel:
         right = self._settle([_answer_case(t) for t in trajectories])
         wanted = [self.agent.key_step_reward and not r for r in right]
         compared = [rewards.compare(t, k) if w else None for (t, k), w in zip(pairs, wanted, strict=True)]
-        to_fix = self._settle([_turn_case(t, k, k.fix, c and c[0]) for (t, k), c in zip(pairs, compared, strict=True)])
+        to_fix = self._settle(
+            [c is not None and _turn_case(*p, p[1].fix, c[0]) for p, c in zip(pairs, compared, strict=True)]
+        )
         to_error = self._settle(
-            [_turn_case(t, k, k.wrong, c and c[1]) for (t, k), c in zip(pairs, compared, strict=True)]
+            [c is not None and _turn_case(*p, p[1].wrong, c[1]) for p, c in zip(pairs, compared, strict=True)]
         )
         tiers = []
         for i, (trajectory, key_step) in enumerate(pairs):
@@ -109,6 +114,33 @@ def usable(key_steps: Sequence[KeyStep], codec, max_prompt: int) -> tuple[list[K
     return kept, counts
 
 
+def replaying(key_steps: Sequence[KeyStep], config: Config, pool: SandboxPool) -> list[KeyStep]:
+    """Those whose verified prefix, executed again, prints what was recorded: search engines and libraries change.
+
+    Raises `ScoreError` if none does.
+    """
+    starts = [Episode(k.task, config.protocol, seed=0, forced=forced_prefix(k.plan, k.prefix)) for k in key_steps]
+    run_episodes(starts, _Nothing(), config.sampling.student, pool, tools(config))
+    kept = [k for k, start in zip(key_steps, starts, strict=True) if start.stop != StopReason.INFRASTRUCTURE_ERROR]
+    lost = [start.failure for start in starts if start.failure is not None]
+    if lost:
+        log.warning("%d of %d prefixes do not replay and are left out; the first: %s", len(lost), len(starts), lost[0])
+    if not kept:
+        raise ScoreError(
+            f"RL has no prompts: none of {len(starts)} prefixes replays ({lost[0]}); run the correction again"
+        )
+    return kept
+
+
+class _Nothing:
+    """An engine that ends every episode as soon as its given turns are played."""
+
+    batch = 256
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        return [Completion("", "context") for _ in requests]
+
+
 def dataset_rows(key_steps: Sequence[KeyStep], prompts_per_update: int) -> list[dict]:
     """The trainer's dataset: a question for its sampler and the index of the key step.
 
@@ -147,11 +179,12 @@ def train(
         raise ScoreError(
             f"training.grpo: batch {settings.batch} is not a multiple of generations {settings.generations}"
         )
-    rows = dataset_rows(key_steps, settings.batch // settings.generations)
     box = config.sandbox
     limits = Limits(timeout_s=box.timeout_s, memory_mb=box.memory_mb, output_chars=box.output_chars)
     model = lora(model, settings.lora)
     with ZygotePool(limits, require=tuple(box.require)) as pool, reward_model(config, agent, settings, work) as reward:
+        key_steps = replaying(key_steps, config, pool)
+        rows = dataset_rows(key_steps, settings.batch // settings.generations)
         rollouts = Rollouts(
             codec=codec, key_steps=key_steps, reward=reward, pool=pool, tools=tools(config), limits=config.protocol,
             short_horizon=agent.short_horizon, turn_tokens=settings.turn_tokens,

@@ -10,14 +10,11 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 
 from score.config.schema import Optim
-from score.errors import ScoreError
 
 
 def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
     """Keyword arguments common to TRL's SFTConfig and GRPOConfig."""
     cuda = torch.cuda.is_available()
-    if settings.batch % settings.micro_batch:
-        raise ScoreError(f"training: batch {settings.batch} is not a multiple of micro_batch {settings.micro_batch}")
     return {
         "output_dir": str(work / "checkpoints"),
         "learning_rate": settings.lr,

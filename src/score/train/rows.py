@@ -61,4 +61,6 @@ def unusable(trajectory: Trajectory) -> str | None:
         return "not_right"
     if trajectory.plan is None or any(step.error in _MALFORMED for step in trajectory.steps):
         return "malformed"
+    if any(step.text is not None and step.text.rsplit("</code>", 1)[-1].strip() for step in trajectory.steps):
+        return "talks_on"  # text after the code, such as an observation that the model made up
     return None
