@@ -147,7 +147,7 @@ def test_each_result_says_where_it_comes_from(finished):
 
 
 def test_one_setting_reruns_its_branch_only(finished):
-    planned = run("-n", "--config", "training={grpo: {score_rl: {lr: 0.0001}}}")
+    planned = run("-n", "--config", "training={grpo: {score_rl: {lr: 0.0002}}}")
     ran = {line.split()[0] for line in planned.stdout.split("Job stats:")[1].split("\n\n")[0].splitlines()[3:]}
     assert "grpo" in ran
     assert not ran & {"sft", "correct", "rollout", "splits", "seeds"}
