@@ -57,6 +57,13 @@ def test_test_sampling_touches_evaluations_only():
     assert len(touched) == len(MICRO["agents"])
 
 
+def test_the_reward_judge_touches_rl_only():
+    def other_judge(raw):
+        raw["roles"]["reward_judge"] = "oracle"
+
+    assert moved(other_judge) == {("score_rl", "grpo")}
+
+
 def test_comments_and_docstrings_are_no_code(tmp_path):
     def tree(text):
         path = tmp_path / "module.py"

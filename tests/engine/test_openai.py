@@ -111,6 +111,13 @@ def test_an_overlong_conversation_is_an_overflow_not_an_error(server):
     assert ask(server, (400, body)).finish == "context"
 
 
+def test_a_limit_that_does_not_fit_is_left_to_the_server(server):
+    """Half a context of new tokens may not fit after a long conversation; the room that is left does."""
+    body = {"error": {"message": "This model's maximum context length is 8192 tokens."}}
+    assert ask(server, (400, body), reply("hi")).text == "hi"
+    assert ["max_tokens" in sent for sent in server.seen] == [True, False]
+
+
 def test_a_cut_reply_is_named(server):
     assert ask(server, reply("hal", "length")).finish == "length"
 

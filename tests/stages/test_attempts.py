@@ -13,6 +13,7 @@ from score.config import load
 from score.config.load import merge
 from score.errors import InfrastructureError, ScoreError
 from score.records import StopReason, Task
+from score.rollout import mark_right
 
 ROOT = Path(__file__).parents[2]
 CONFIG = load(
@@ -59,6 +60,36 @@ def test_an_infrastructure_failure_is_kept_under_its_name_and_tried_again(tmp_pa
     assert {t.stop for t in failed} == {StopReason.INFRASTRUCTURE_ERROR}
     mended, _ = run(tmp_path)
     assert {t.stop for t in mended} == {StopReason.ANSWERED}
+
+
+def test_a_passing_failure_is_mended_by_the_second_try(tmp_path):
+    calls = iter(range(100))
+
+    def flaky(query):
+        if next(calls) < 2:
+            raise InfrastructureError("search is down")
+        return "found"
+
+    done, _ = run(tmp_path, tools={"web_search": flaky})
+    assert {t.stop for t in done} == {StopReason.ANSWERED}
+
+
+def test_another_gold_answer_is_another_attempt(tmp_path):
+    run(tmp_path)
+    corrected = [dataclasses.replace(task, answers=("6",)) for task in TASKS]
+    done, turns = run(tmp_path, corrected)
+    assert turns == len(TASKS) * len(TURNS)
+    assert done[0].task.answers == ("6",)
+
+
+def test_an_attempt_without_outcome_is_neither_right_nor_wrong(tmp_path):
+    def down(query):
+        raise InfrastructureError("search is down")
+
+    failed, _ = run(tmp_path / "a", TASKS[:1], tools={"web_search": down})
+    answered, _ = run(tmp_path / "b", TASKS[:1])
+    marked = mark_right([*failed, *answered], actor())
+    assert [trajectory.meta["right"] for trajectory in marked] == [None, True]
 
 
 def test_provenance_travels_with_each_trajectory(tmp_path):

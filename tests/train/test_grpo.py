@@ -14,7 +14,7 @@ from fakes import LocalPool
 from score.agent.protocol import Message, plan_text, step_text
 from score.config.schema import Agent, Grpo, Protocol
 from score.correct.sets import KeyStep
-from score.errors import InfrastructureError
+from score.errors import InfrastructureError, ScoreError
 from score.judge import Judge
 from score.records import Step, Task
 from score.train.grpo import RewardModel, dataset_rows, usable
@@ -75,6 +75,19 @@ def masked_runs(ids, mask):
     """Maximal stretches of ids that the model did not sample."""
     pairs = itertools.groupby(zip(ids, mask, strict=True), key=lambda pair: pair[1])
     return [[token for token, _ in run] for sampled, run in pairs if not sampled]
+
+
+def micro_config():
+    from pathlib import Path
+
+    import yaml
+
+    from score.config import load
+    from score.config.load import merge
+
+    root = Path(__file__).parents[2]
+    files = (root / "config.yaml", root / "configs/micro.yaml")
+    return load(merge(*(yaml.safe_load(file.read_text()) for file in files)))
 
 
 def by_length(trajectories, key_steps):
@@ -168,6 +181,19 @@ def test_a_prefix_that_no_longer_replays_stops_the_step(random_student, tmp_path
     trainer.rows = [{"index": 0}] * 4
     with pytest.raises(InfrastructureError, match=r"4 of 4 RL episodes have no outcome.*ReplayMismatch"):
         trainer.roll(["p"] * 4)
+
+
+def test_prefixes_that_no_longer_replay_are_left_out_and_named(caplog):
+    import dataclasses
+
+    from score.train.grpo import replaying
+
+    stale = dataclasses.replace(key_step("Bo"), prefix=(dataclasses.replace(PREFIX[0], observation="17"),))
+    kept = replaying([key_step("Ba"), stale], micro_config(), LocalPool())
+    assert [k.task.id for k in kept] == ["Ba"]
+    assert "1 of 2 prefixes do not replay" in caplog.text
+    with pytest.raises(ScoreError, match="none of 1 prefixes replays"):
+        replaying([stale], micro_config(), LocalPool())
 
 
 def test_fewer_prompts_than_an_update_takes_are_repeated():
