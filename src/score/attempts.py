@@ -113,25 +113,30 @@ def acting(config: Config, agent: str, seed: int, root: Path, log: Path) -> Iter
         root: the experiment's results folder; a trained agent's model is in `train/<run>/model` below it.
         log: output of a server that this starts.
     """
-    from score.sandbox.zygote import ZygotePool
-
     entry = lineage.agent(config, agent)
     model = config.models[lineage.base_model(config, agent)]
     path = None if entry.method == "prompt" else str(trained_model(root, agent, seed))
     digest = model_digest(path or resolve_path(model.path or model.engine), model.revision)
-    box = config.sandbox
-    limits = Limits(timeout_s=box.timeout_s, memory_mb=box.memory_mb, output_chars=box.output_chars)
     identity = {k: v.model_dump(mode="json") for k, v in {"protocol": config.protocol, "search": config.search}.items()}
     if config.search.corpus:
         identity["corpus"] = file_digest([Path(config.search.corpus)])
     with (
         open_engine(model, log, path=path) as engine,
-        ZygotePool(limits, require=tuple(box.require)) as pool,
+        sandbox(config) as pool,
     ):
         yield Acting(
             config, agent, seed, digest, engine, pool, tools(config),
             system=prompts.load("agent").system if entry.instructed else None, identity=identity,
         )  # fmt: skip
+
+
+def sandbox(config: Config) -> SandboxPool:
+    """The warm sandbox that the config describes."""
+    from score.sandbox.zygote import ZygotePool
+
+    box = config.sandbox
+    limits = Limits(timeout_s=box.timeout_s, memory_mb=box.memory_mb, output_chars=box.output_chars)
+    return ZygotePool(limits, require=tuple(box.require))
 
 
 def trained_model(root: Path, agent: str, seed: int) -> Path:

@@ -31,7 +31,15 @@ _MICRO = (
 CODE: dict[str, tuple[str, ...]] = {
     "data": ("data/benchmark.py", "data/questions.py", "data/seeds.py", "data/splits.py", "data/demonstrations.py"),
     "rollout": (*_EPISODE, *_RIGHT, "correct/teacher.py", "rollout.py"),
-    "correct": (*_EPISODE, *_RIGHT, *_TEACHER, "correct/mps.py", "correct/sets.py", "correct/__main__.py"),
+    "correct": (
+        *_EPISODE,
+        *_RIGHT,
+        *_TEACHER,
+        "correct/mps.py",
+        "correct/sets.py",
+        "correct/__main__.py",
+        "train/rows.py",
+    ),
     "sft": (
         "agent/protocol.py",
         "engine/codec.py",

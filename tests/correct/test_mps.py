@@ -186,7 +186,7 @@ def test_malformed_turns_are_not_trained_on():
     bad = Mentored(task("t"), (attempt("t", True, error="parse_error"),), (), "solved")
     sets = make_sets([bad], sft_share=1.0, hard_in_rl=0.0, seed=0)
     assert sets.sft == []
-    assert sets.summary["sft_dropped_malformed"] == 1
+    assert sets.summary["sft_dropped_unusable"] == 1
 
 
 def test_reviews_keep_the_order_of_attempts():

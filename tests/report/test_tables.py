@@ -63,8 +63,8 @@ def test_averages_weigh_benchmarks_and_differences_pair_questions():
         scores("b", "math2", [1, 0, 0, None]), scores("b", "hop2", [1, 0]),
     ])  # fmt: skip
     a, b = ([cells[agent, name] for name in ("math2", "hop2")] for agent in "ab")
-    assert average(a).mean == pytest.approx((0.5 + 1) / 2)
-    assert average([a[0], None]) is None
+    assert average(a)[0].mean == pytest.approx((0.5 + 1) / 2)
+    assert average([a[0], None]) == (None, "")
     assert difference(a, b).mean == pytest.approx((1 / 3 + 1 / 2) / 2)
     assert difference(a, [b[0], None]) is None
 

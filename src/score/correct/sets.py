@@ -15,8 +15,7 @@ from typing import Any, Literal
 from score.agent.protocol import Message, plan_message
 from score.correct.mps import Mentored
 from score.records import Step, StopReason, Task, Trajectory, derive_seed
-
-_UNUSABLE = ("parse_error", "truncated")
+from score.train.rows import unusable
 
 
 @dataclass(frozen=True)
@@ -78,11 +77,11 @@ def make_sets(records: Sequence[Mentored], *, sft_share: float, hard_in_rl: floa
     for_sft, for_rl = _divide(solved, sft_share, "halves", seed)
     hard_rl, held_out = _divide(hard, hard_in_rl, "hard", seed)
     sft = [r.attempts[-1] for r in for_sft]
-    usable = [t for t in sft if not any(step.error in _UNUSABLE for step in t.steps) and t.plan is not None]
+    usable = [t for t in sft if unusable(t) is None]
     rl = [key_step(r) for r in for_rl if r.corrections] + [KeyStep(r.task, 0, None, (), None, None) for r in hard_rl]
     summary = summarise(records) | {
         "sft": len(usable),
-        "sft_dropped_malformed": len(sft) - len(usable),
+        "sft_dropped_unusable": len(sft) - len(usable),
         "rl_key_step": sum(k.kind == "key_step" for k in rl),
         "rl_hard": sum(k.kind == "hard" for k in rl),
         "rl_dropped_no_error": sum(not r.corrections for r in for_rl),

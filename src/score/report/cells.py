@@ -62,10 +62,11 @@ def pool(scores: Iterable[Scores]) -> Cells:
     return {key: cell for key, cell in cells.items() if cell.values}
 
 
-def average(cells: Sequence[Cell | None]) -> Interval | None:
-    """Mean of the cells' means with its 95 % interval; None if a cell is absent: fewer columns are another average."""
+def average(cells: Sequence[Cell | None]) -> tuple[Interval | None, str]:
+    """Mean of the cells' means with its 95 % interval, and the method; None if a cell is absent: fewer columns are
+    another average."""
     if not cells or any(cell is None for cell in cells):
-        return None
+        return None, ""
     return stats.average([cell.array for cell in cells])
 
 

@@ -48,16 +48,17 @@ def macro_average(
     return Interval(float(np.mean([scores_Q.mean() for scores_Q in benchmarks])), float(low), float(high))
 
 
-def average(benchmarks: Sequence[np.ndarray]) -> Interval:
-    """The macro-average of scores in [0, 1]: bootstrapped, or by Wilson where there is nothing to resample.
+def average(benchmarks: Sequence[np.ndarray]) -> tuple[Interval, str]:
+    """The macro-average of scores in [0, 1], and the method of its interval: bootstrapped, or by Wilson where there
+    is nothing to resample.
 
     A bootstrap takes 0 of 90 for certainty. Where no benchmark's scores vary, the interval is Wilson's for as many
     questions as an average of benchmarks of these sizes is worth.
     """
     if any(np.ptp(scores_Q) > 0 for scores_Q in benchmarks):
-        return macro_average(benchmarks)
+        return macro_average(benchmarks), "bootstrap"
     worth = len(benchmarks) ** 2 / sum(1 / len(scores_Q) for scores_Q in benchmarks)
-    return wilson(worth * float(np.mean([scores_Q.mean() for scores_Q in benchmarks])), worth)
+    return wilson(worth * float(np.mean([scores_Q.mean() for scores_Q in benchmarks])), worth), "wilson"
 
 
 def paired_difference(left: Sequence[np.ndarray], right: Sequence[np.ndarray], **options: float) -> Interval:

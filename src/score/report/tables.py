@@ -92,8 +92,8 @@ def tidy_csv(table: Table) -> str:
         for column, cell in zip(table.columns, cells, strict=True):
             interval, method = cell.interval() if cell else (None, "")
             writer.writerow([row.name, row.student, row.method, column, *_numbers(interval), method, *_counts([cell])])
-        numbers = _numbers(average(cells))
-        writer.writerow([row.name, row.student, row.method, "average", *numbers, "macro", *_counts(cells)])
+        interval, method = average(cells)
+        writer.writerow([row.name, row.student, row.method, "average", *_numbers(interval), method, *_counts(cells)])
     return out.getvalue()
 
 
@@ -104,7 +104,7 @@ def markdown(table: Table, title: str, note: str) -> str:
     for row in table.rows:
         cells = table.of(row)
         means = [_percent(cell and cell.array.mean(), [cell]) for cell in cells]
-        lines.append([row.student, row.method, *means, _with_interval(average(cells), cells)])
+        lines.append([row.student, row.method, *means, _with_interval(average(cells)[0], cells)])
     parts = [f"**{title}.** {note}".strip(), _grid(header, lines), _sample(table), METHODS]
     if not all(cell and cell.complete for row in table.rows for cell in table.of(row)):
         parts.append(INCOMPLETE)
@@ -122,9 +122,9 @@ def headline(table: Table, note: str) -> str:
     for row in table.rows:
         cells = table.of(row)
         of_groups = [table.of(row, columns) for columns in groups.values()]
-        means = [_percent((interval := average(group)) and interval.mean, group) for group in of_groups]
+        means = [_percent((interval := average(group)[0]) and interval.mean, group) for group in of_groups]
         n = sum(len(cell.values) for cell in cells if cell)
-        lines.append([row.student, row.method, *means, _with_interval(average(cells), cells), str(n)])
+        lines.append([row.student, row.method, *means, _with_interval(average(cells)[0], cells), str(n)])
     return "\n\n".join(filter(None, [note, _grid(header, lines), _sample(table)])) + "\n"
 
 

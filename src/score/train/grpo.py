@@ -18,7 +18,7 @@ from pathlib import Path
 from score import cli, fingerprint
 from score.agent.drivers import run_episodes
 from score.agent.episode import Episode, forced_prefix
-from score.attempts import tools
+from score.attempts import sandbox, tools
 from score.config import Config, lineage, read
 from score.config.schema import Agent, Grpo
 from score.correct.sets import KeyStep
@@ -31,7 +31,7 @@ from score.jsonl import read_rows
 from score.judge import Case, Judge
 from score.provenance import input_key, model_digest, provenance
 from score.records import StopReason, Trajectory
-from score.sandbox.base import Limits, SandboxPool
+from score.sandbox.base import SandboxPool
 from score.train import rewards
 
 log = logging.getLogger("grpo")
@@ -158,7 +158,6 @@ def train(
     from datasets import Dataset
     from trl import GRPOConfig
 
-    from score.sandbox.zygote import ZygotePool
     from score.train.optim import last_checkpoint, optimizers, trainer_arguments
     from score.train.output import ProgressCallback, lora, quiet
     from score.train.trainer import AgentGRPO, Rollouts
@@ -179,10 +178,8 @@ def train(
         raise ScoreError(
             f"training.grpo: batch {settings.batch} is not a multiple of generations {settings.generations}"
         )
-    box = config.sandbox
-    limits = Limits(timeout_s=box.timeout_s, memory_mb=box.memory_mb, output_chars=box.output_chars)
     model = lora(model, settings.lora)
-    with ZygotePool(limits, require=tuple(box.require)) as pool, reward_model(config, agent, settings, work) as reward:
+    with sandbox(config) as pool, reward_model(config, agent, settings, work) as reward:
         key_steps = replaying(key_steps, config, pool)
         rows = dataset_rows(key_steps, settings.batch // settings.generations)
         rollouts = Rollouts(
