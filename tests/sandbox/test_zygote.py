@@ -151,7 +151,9 @@ def test_a_thread_left_behind_cannot_confuse_later_steps(session):
     )
     for i in range(5):
         time.sleep(0.02)
-        assert session.run(f"print({i}, web_search('{i}'))").text == f"{i} <{i}>"
+        observation = session.run(f"print({i}, web_search('{i}'))")
+        assert observation.text == f"{i} <{i}>"
+        assert observation.calls == (("web_search", 1),)  # the old thread spends nothing of a later step's calls
 
 
 @pytest.mark.parametrize(

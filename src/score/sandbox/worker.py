@@ -88,11 +88,13 @@ class Interpreter:
         self._stderr = open(os.devnull, "w")  # noqa: SIM115  (lives as long as the process)
         self._channel_lock = threading.Lock()  # the code's own threads may call tools, too
         self._running = False
+        self._left_behind: list[threading.Thread] = []  # threads of earlier steps; objects, as a dead one's id returns
         self._answer: str | None = None
 
     def serve(self) -> NoReturn:
         while True:
             request = frames.read(_read_exactly)
+            self._left_behind = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
             self._running = True
             reply = self._step(request["code"])
             with self._channel_lock:
@@ -117,8 +119,8 @@ class Interpreter:
         def tool(*positional: object, **named: object) -> str:
             argument = _only_argument(name, positional, named)
             with self._channel_lock:
-                if not self._running:
-                    raise RuntimeError(f"{name}() works only while a step is running")
+                if not self._running or threading.current_thread() in self._left_behind:
+                    raise RuntimeError(f"{name}() works only during the step that it was called in")
                 _write({"call": name, "argument": argument})
                 reply = frames.read(_read_exactly)
             if "refusal" in reply:
