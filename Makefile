@@ -9,7 +9,7 @@ export PYTHONPATH := $(CURDIR)/src
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo test test-dag test-all check lock clean help
+.PHONY: demo demo-full test test-dag test-all check lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -18,8 +18,11 @@ $(VENV)/.complete: $(LOCKS) envs/setup.sh
 	bash envs/setup.sh $(PYTHON) $(VENV) $(LOCKS)
 	@touch $@
 
-demo: $(VENV)/.complete  ## the whole method on the micro-world: tables in results/micro/tables
+demo: $(VENV)/.complete  ## the whole method on the micro-world: tables and figures in results/micro
 	@bash envs/demo.sh
+
+demo-full: $(VENV)/.complete  ## three seeds, demonstrations with and without leaps, and a world of long episodes
+	@bash envs/demo.sh --full
 
 test: $(VENV)/.complete check  ## checks, unit tests, and the whole workflow on a tiny micro-world
 	$(BIN)/python -m pytest -m "not slow and not slurm and not vllm and not gpu"
@@ -39,4 +42,4 @@ lock: $(VENV)/.complete  ## resolve envs/*.in anew into envs/*.lock
 	sed -i 's/+cpu / /' envs/*.lock  # a platform's own build of the same version will do
 
 clean:  ## remove the demo's results; everything else stays
-	rm -rf results/micro results/tiny
+	rm -rf results/micro results/micro_leap0 results/micro_long results/tiny

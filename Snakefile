@@ -14,39 +14,17 @@ include: "rules/correct.smk"
 include: "rules/train.smk"
 include: "rules/evaluate.smk"
 include: "rules/report.smk"
+include: "rules/targets.smk"
 
 
 localrules:
     all,
-    tables,
-    table1,
-    table2,
-    table3,
 
 
 rule all:
     default_target: True
     input:
         PLAN.tables(),
+        PLAN.figures(),
         f"{PLAN.root}/tables/headline.md",
         f"{PLAN.root}/config.resolved.yaml",
-
-
-rule tables:
-    input:
-        PLAN.tables(),
-
-
-rule table1:
-    input:
-        [path for path in PLAN.tables() if "table1" in path],
-
-
-rule table2:
-    input:
-        [path for path in PLAN.tables() if "table2" in path],
-
-
-rule table3:
-    input:
-        [path for path in PLAN.tables() if "table3" in path],

@@ -7,11 +7,15 @@ from score.errors import ScoreError
 from score.workflow import Plan, pattern
 
 try:
-    PLAN = Plan(config)
+    PLAN = Plan(config, main=workflow.is_main_process)
 except ScoreError as error:
     raise WorkflowError(str(error)) from None
 
 PLAN.share()
+
+
+onstart:
+    PLAN.start()
 
 
 wildcard_constraints:

@@ -10,6 +10,7 @@ rule correct:
     output:
         trajectories="results/{experiment}/correct/{agent}-s{seed}/trajectories.jsonl",
         sft="results/{experiment}/correct/{agent}-s{seed}/sft.jsonl",
+        other_half="results/{experiment}/correct/{agent}-s{seed}/other_half.jsonl",
         rl="results/{experiment}/correct/{agent}-s{seed}/rl.jsonl",
         hard="results/{experiment}/correct/{agent}-s{seed}/hard.jsonl",
         provenance="results/{experiment}/correct/{agent}-s{seed}/provenance.json",

@@ -31,8 +31,9 @@ if PLAN.micro:
             "containers/core.sif"
         params:
             n=PLAN.config.data.pool_per_benchmark,
+            world=PLAN.config.data.world,
         shell:
-            "python -m score.micro.tasks --split train --per-benchmark {params.n} --out {output} > {log} 2>&1"
+            "python -m score.micro.tasks --split train --world {params.world} --per-benchmark {params.n} --out {output} > {log} 2>&1"
 
 else:
 
@@ -122,10 +123,11 @@ rule splits:
         "containers/core.sif"
     params:
         share=PLAN.config.data.cold_start_share,
+        held_out=PLAN.config.data.held_out,
         seed=PLAN.config.data.split_seed,
     shell:
         "python -m score.data.splits --seeds {input.seeds} --benchmarks {input.benchmarks} --share {params.share} "
-        "--seed {params.seed} --out {output.splits} --contamination {output.contamination} --report {output.report} "
+        "--held-out {params.held_out} --seed {params.seed} --out {output.splits} --contamination {output.contamination} --report {output.report} "
         "> {log} 2>&1"
 
 

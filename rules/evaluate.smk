@@ -3,6 +3,7 @@
 
 localrules:
     score,
+    score_hard,
 
 
 rule evaluate:
@@ -50,6 +51,30 @@ use rule evaluate as evaluate_deep with:
         part="deep",
 
 
+rule evaluate_hard:
+    input:
+        tasks=lambda wildcards: PLAN.hard_tasks(wildcards.agent, wildcards.seed),
+        model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
+        corpus=PLAN.corpus(),
+    output:
+        predictions="results/{experiment}/eval/{agent}/{seed}/hard.jsonl",
+        provenance="results/{experiment}/eval/{agent}/{seed}/provenance.hard.json",
+    log:
+        "results/{experiment}/logs/eval/{agent}-s{seed}.hard.log",
+    container:
+        "containers/serve.sif"
+    resources:
+        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+    params:
+        fingerprint=lambda wildcards: PLAN.stage("evaluate", wildcards.agent),
+    shell:
+        'python -m score.evaluate --ruled-only --config "$SCORE_CONFIG" --agent {wildcards.agent} '
+        "--seed {wildcards.seed} --root results/{wildcards.experiment} --tasks {input.tasks} "
+        "--work results/{wildcards.experiment}/work/eval/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint}/hard "
+        "--provenance {output.provenance} --out-dir results/{wildcards.experiment}/eval/{wildcards.agent}/{wildcards.seed} "
+        "2>&1 | tee {log} >&2"
+
+
 rule judge:
     input:
         tasks="results/{experiment}/data/{benchmark}.jsonl",
@@ -89,3 +114,16 @@ rule score:
     shell:
         "python -m score.evaluate.score --predictions {input.predictions} --tasks {input.tasks} {params.verdicts} "
         "--benchmark {wildcards.benchmark} --agent {wildcards.agent} --seed {wildcards.seed} --out {output} > {log} 2>&1"
+
+
+use rule score as score_hard with:
+    input:
+        tasks=lambda wildcards: PLAN.hard_tasks(wildcards.agent, wildcards.seed),
+        predictions="results/{experiment}/eval/{agent}/{seed}/{benchmark}.jsonl",
+    output:
+        "results/{experiment}/eval/{agent}/{seed}/{benchmark}.score.json",
+    wildcard_constraints:
+        benchmark="hard",
+    params:
+        code=PLAN.code("score"),
+        verdicts="",

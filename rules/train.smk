@@ -1,4 +1,4 @@
-# Training runs: supervised fine-tuning, and reinforcement learning from the verified prefix.
+# Training runs: supervised fine-tuning, reinforcement learning from the verified prefix, and preferences at the key step.
 
 
 rule sft:
@@ -30,6 +30,8 @@ rule grpo:
     input:
         data=lambda wildcards: f"{PLAN.corrections(wildcards.agent, wildcards.seed)}/rl.jsonl",
         start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
+        tasks=PLAN.seed_tasks(),
+        splits="results/{experiment}/data/splits.json",
         corpus=PLAN.corpus(),
     output:
         model=directory("results/{experiment}/train/{agent}-s{seed}/model"),
@@ -49,6 +51,50 @@ rule grpo:
         fingerprint=lambda wildcards: PLAN.stage("grpo", wildcards.agent),
     shell:
         'python -m score.train.grpo --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
+        "--root results/{wildcards.experiment} --data {input.data} --tasks {input.tasks} --splits {input.splits} "
+        "--work results/{wildcards.experiment}/work/train/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
+        "--out results/{wildcards.experiment}/train/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"
+
+
+rule dpo:
+    input:
+        data=lambda wildcards: f"{PLAN.corrections(wildcards.agent, wildcards.seed)}/rl.jsonl",
+        start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
+    output:
+        model=directory("results/{experiment}/train/{agent}-s{seed}/model"),
+        log="results/{experiment}/train/{agent}-s{seed}/log.csv",
+        provenance="results/{experiment}/train/{agent}-s{seed}/provenance.json",
+    log:
+        "results/{experiment}/logs/train/{agent}-s{seed}.log",
+    wildcard_constraints:
+        agent=pattern(PLAN.agents("dpo")),
+    container:
+        "containers/train.sif"
+    resources:
+        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+    params:
+        fingerprint=lambda wildcards: PLAN.stage("dpo", wildcards.agent),
+    shell:
+        'python -m score.train.dpo --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} "
         "--work results/{wildcards.experiment}/work/train/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
         "--out results/{wildcards.experiment}/train/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"
+
+
+rule variance:
+    input:
+        model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
+        data=lambda wildcards: f"{PLAN.corrections(wildcards.agent, wildcards.seed)}/other_half.jsonl",
+    output:
+        "results/{experiment}/theory/{agent}-s{seed}.csv",
+    log:
+        "results/{experiment}/logs/theory/{agent}-s{seed}.log",
+    container:
+        "containers/train.sif"
+    resources:
+        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+    params:
+        fingerprint=lambda wildcards: PLAN.stage("variance", wildcards.agent),
+    shell:
+        'python -m score.train.variance --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
+        "--root results/{wildcards.experiment} --data {input.data} --out {output} 2>&1 | tee {log} >&2"

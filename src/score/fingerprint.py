@@ -28,6 +28,7 @@ _MICRO = (
     *("micro/world.py", "micro/graph.py", "micro/progress.py", "micro/oracle.py", "micro/server.py"),
     *("micro/backend.py", "micro/tasks.py"),
 )
+_TRAINING = ("train/start.py", "train/optim.py", "train/output.py")
 CODE: dict[str, tuple[str, ...]] = {
     "data": ("data/benchmark.py", "data/questions.py", "data/seeds.py", "data/splits.py", "data/demonstrations.py"),
     "rollout": (*_EPISODE, *_RIGHT, "correct/teacher.py", "rollout.py"),
@@ -45,23 +46,28 @@ CODE: dict[str, tuple[str, ...]] = {
         "engine/codec.py",
         "train/rows.py",
         "train/sft.py",
-        "train/optim.py",
-        "train/output.py",
+        *_TRAINING,
     ),
     "grpo": (
         *(*_EPISODE, *_RIGHT, "judge.py", "correct/sets.py", "train/grpo.py", "train/trainer.py", "train/rewards.py"),
-        *("train/optim.py", "train/output.py"),
+        *("train/heldout.py", *_TRAINING),
     ),
+    "dpo": ("agent/protocol.py", "engine/codec.py", "correct/sets.py", "train/dpo.py", *_TRAINING),
+    "variance": (*_EPISODE, *_RIGHT, "train/trainer.py", "train/variance.py"),
     "evaluate": (*_EPISODE, "evaluate/__main__.py"),
     "judge": (*_RIGHT, "judge.py"),
     "score": (*_RIGHT, "evaluate/score.py"),
     "report": ("report/tables.py", "report/cells.py", "report/stats.py"),
+    "figures": (
+        *(f"report/figures/{name}.py" for name in ("style", "figure3a", "figure3b", "learning_curves", "horizon")),
+        *("report/figures/gradient_variance.py", "report/cells.py", "report/stats.py"),
+    ),
 }
 
 
 def stage(config: Config, name: str, agent: str, **more: Any) -> str:
     """Fingerprint of one stage for one agent."""
-    files = CODE[name] + (_MICRO if config.data.world == "micro" else ())
+    files = CODE[name] + (_MICRO if config.data.generated else ())
     return content_key(settings(config, name, agent), code(files), more)
 
 
@@ -79,14 +85,17 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
         "correct": {"student": sampling.student, "step": sampling.step, "judge": sampling.judge, **acting}
         | {"teacher": teacher, "correct": config.correct, "split_seed": config.data.split_seed},
         "sft": {"model": model, **training},
-        "grpo": {"reward_judge": judge, "judge": sampling.judge, **training, **acting},
+        "grpo": {"reward_judge": judge, "judge": sampling.judge, **training, **acting}
+        | ({"evaluate": sampling.evaluate} if getattr(training["settings"], "eval_every", 0) else {}),
+        "dpo": {"model": model, **training},
+        "variance": {"theory": config.theory, **training, **acting},
         "evaluate": {"evaluate": sampling.evaluate, **acting},
     }
     return {key: _deciding(value) for key, value in parts[name].items()}
 
 
 _RESOURCES = {"batch", "gpus", "timeout_s", "retries"}  # of a model: how fast, not what
-_LABELS = {"label", "tables"}  # of an agent: how it is shown, not what it is
+_LABELS = {"label", "tables", "baseline", "ablation"}  # of an agent: how it is shown, not what it is
 
 
 def _deciding(value: Any) -> Any:

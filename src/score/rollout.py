@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import logging
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +23,7 @@ from score.attempts import Acting, Attempt, acting, work_rows
 from score.config import Config, read
 from score.correct.teacher import Failure, Teacher
 from score.data.metric import metric_of
+from score.data.splits import part_of
 from score.errors import ScoreError
 from score.evaluate import metrics
 from score.jsonl import read_rows, write_rows
@@ -31,15 +31,6 @@ from score.provenance import provenance, write
 from score.records import StopReason, Task, Trajectory
 
 log = logging.getLogger("rollout")
-
-
-def part_of(tasks: Sequence[Task], splits: Path, part: str) -> list[Task]:
-    """The tasks of one part of the split, in the split's order."""
-    by_id = {task.id: task for task in tasks}
-    names = json.loads(splits.read_text(encoding="utf-8"))
-    if part not in names:
-        raise ScoreError(f"{splits}: no part {part!r}; it has {', '.join(names)}")
-    return [by_id[id_] for id_ in names[part] if id_ in by_id]
 
 
 def mark_right(trajectories: Sequence[Trajectory], agent: Acting) -> list[Trajectory]:

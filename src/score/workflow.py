@@ -1,7 +1,7 @@
 """What the Snakemake rules ask: which files a target needs. Pure functions of the config, so that the rules stay plain.
 
-All paths are written out here or in the rules as `results/<experiment>/<stage>/...`. Only `Plan.share`
-touches the disk.
+All paths are written out here or in the rules as `results/<experiment>/<stage>/...`. Only `Plan.share` and
+`Plan.start` write to the disk.
 """
 
 from __future__ import annotations
@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 import re
+import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from score import fingerprint
-from score.config import Config, lineage, load
+from score import fingerprint, fresh
+from score.config import Agent, Config, lineage, load
 from score.config.__main__ import dump
 from score.config.load import nearest
+from score.config.schema import Ablation
 from score.data import benchmarks
 from score.errors import ScoreError
 from score.jsonl import write_text
@@ -29,10 +31,12 @@ MADE_MODELS = "models/"  # model folders below it are made by a rule
 class Plan:
     """One experiment's plan: every method returns paths, names or words for params."""
 
-    def __init__(self, raw: Mapping[str, Any]) -> None:
+    def __init__(self, raw: Mapping[str, Any], *, main: bool = True) -> None:
+        """`main`: this is the process that a user started, not one of its jobs."""
         self.config: Config = load(raw)
         self.root = f"results/{self.config.experiment}"
-        self.micro = self.config.data.world == "micro"
+        self._main, self._fresh = main, fresh.counts(Path(self.root), self.config.fresh if main else ())
+        self.micro = self.config.data.generated
         self.main = [b for b in self.config.benchmarks if benchmarks.get(b).group in MAIN_GROUPS]
         self.deep = [b for b in self.config.benchmarks if b not in self.main]
 
@@ -51,10 +55,28 @@ class Plan:
             write_text(path, self.resolved())
         os.environ["SCORE_CONFIG"] = str(path)
 
-    def agents(self, method: str | None = None, table: int | None = None) -> list[str]:
-        """Names of agents, by method or by the table that shows them."""
-        chosen = (a for a in self.config.agents if method in (None, a.method) and (table is None or table in a.tables))
-        return [agent.name for agent in chosen]
+    def start(self) -> None:
+        """Called when jobs are about to run, and by every job."""
+        if self._main:
+            fresh.remember(Path(self.root), self._fresh)
+
+    def agents(self, method: str | None = None) -> list[str]:
+        """Names of agents, by method; those without rows included, as others may start from them."""
+        return [agent.name for agent in self.config.agents if method in (None, agent.method)]
+
+    @property
+    def shown(self) -> list[Agent]:
+        """The agents that have rows."""
+        return [agent for agent in self.config.agents if agent.name not in self.config.skip]
+
+    def of(self, table: int) -> list[str]:
+        """Names of the agents in a table."""
+        return [agent.name for agent in self.shown if table in agent.tables]
+
+    @property
+    def ablations(self) -> dict[str, str]:
+        """Ablation -> the agent that is it."""
+        return {agent.ablation: agent.name for agent in self.shown if agent.ablation}
 
     def resolved(self) -> str:
         return dump(self.config)
@@ -64,7 +86,7 @@ class Plan:
         models = self.config.models
         rows = [
             {"name": a.name, "method": a.label, "student": models[m].label or m, "tables": a.tables}
-            for a in self.config.agents
+            for a in self.shown
             for m in [lineage.base_model(self.config, a.name)]
         ]
         return json.dumps(rows, indent=1, ensure_ascii=False)
@@ -74,24 +96,37 @@ class Plan:
         return self.deep if table == 2 else self.main
 
     def scores(self, tables: Iterable[int] = (1, 2, 3)) -> list[str]:
-        """The score files behind some tables."""
-        wanted = {
-            f"{self.root}/eval/{agent}/{seed}/{benchmark}.score.json": None
-            for table in tables
-            for agent in self.agents(table=table)
-            for seed in self.config.seeds
-            for benchmark in self.of_table(table)
-        }
-        return list(wanted)
+        """The score files behind some tables, each once."""
+        wanted = (path for n in tables for agent in self.of(n) for path in self.scores_of(agent, self.of_table(n)))
+        return list(dict.fromkeys(wanted))
+
+    def scores_of(self, agent: str, columns: Iterable[str]) -> list[str]:
+        """One agent's score files."""
+        return [
+            f"{self.root}/eval/{agent}/{seed}/{column}.score.json" for seed in self.config.seeds for column in columns
+        ]
+
+    def baseline_scores(self) -> list[str]:
+        """The score files of the baselines, over the columns of the tables that show them."""
+        return [
+            path
+            for agent in self.shown
+            if agent.baseline
+            for path in self.scores_of(agent.name, {c: None for n in agent.tables for c in self.of_table(n)})
+        ]
+
+    def ablation_scores(self, word: str) -> list[str]:
+        """The score files behind one row of table 3."""
+        return self.scores_of(self.ablations[word], self.main)
 
     def tables(self) -> list[str]:
         """Tables that have at least one row and one column."""
-        shown = [n for n in (1, 2, 3) if self.agents(table=n) and self.of_table(n)]
-        return [f"{self.root}/tables/table{n}.{suffix}" for n in shown for suffix in ("csv", "md")]
+        shown = [n for n in (1, 2, 3) if self.of(n) and self.of_table(n)]
+        return [f"{self.root}/tables/table{n}.{suffix}" for n in shown for suffix in ("csv", "md", "tex")]
 
     def all_benchmarks(self) -> list[str]:
         """Every benchmark of the world, whether it is evaluated here or not."""
-        return [name for name in benchmarks.NAMES if (benchmarks.get(name).world == "micro") == self.micro]
+        return [name for name in benchmarks.NAMES if benchmarks.get(name).world == self.config.data.world]
 
     def benchmark_tasks(self) -> list[str]:
         """All their questions: none of them may be trained on, whether it is evaluated or not."""
@@ -144,8 +179,9 @@ class Plan:
     def sft_data(self, agent: str, seed: str) -> list[str]:
         """Trajectories that an sft agent is trained on."""
         entry = lineage.agent(self.config, agent)
-        if entry.data == "corrections":
-            return [f"{self.corrections(agent, seed)}/sft.jsonl"]
+        if entry.data in ("corrections", "both_halves"):
+            halves = ["sft"] if entry.data == "corrections" else ["sft", "other_half"]
+            return [f"{self.corrections(agent, seed)}/{half}.jsonl" for half in halves]
         if self.config.data.demonstrations.source == "published":
             return [f"{self.root}/rollout/published/cold_start.jsonl"]
         parts = ["cold_start"] if entry.data == "cold_start" else ["cold_start", "mentored"]
@@ -168,6 +204,55 @@ class Plan:
         """Folder of the corrections that an agent is trained on."""
         return f"{self.root}/correct/{lineage.run(lineage.cold_start(self.config, agent), seed)}"
 
+    def hard_tasks(self, agent: str, seed: str) -> list[str]:
+        """The hard tasks that were kept out of the training of an agent and of the one it was corrected as."""
+        return [f"{self.corrections(agent, seed)}/hard.jsonl"]
+
+    @property
+    def ladder(self) -> list[str]:
+        """The stages of the method whose figures are drawn: from the cold start to the full method (table 3)."""
+        top = self.ablations.get("full")
+        if top is None:
+            return []
+        stages = reversed(lineage.ancestors(self.config, top))
+        return [agent.name for agent in stages if agent.method != "prompt"]
+
+    def ladder_corrections(self, name: str) -> list[str]:
+        """One file of the corrections that the full method rests on, for every seed."""
+        return [f"{self.corrections(self.ladder[0], s)}/{name}.jsonl" for s in self.config.seeds if self.ladder]
+
+    def hard_scores(self) -> list[str]:
+        """Scores on the hard tasks after each stage."""
+        return [path for agent in self.ladder for path in self.scores_of(agent, ["hard"])]
+
+    def rl_logs(self) -> list[str]:
+        """Training logs of all RL runs of the student that the full method is shown with."""
+        if not self.ladder:
+            return []
+        base = self.base(self.ladder[-1])
+        runs = [agent.name for agent in self.shown if agent.method == "grpo" and self.base(agent.name) == base]
+        return [f"{self.root}/train/{lineage.run(name, seed)}/log.csv" for name in runs for seed in self.config.seeds]
+
+    def horizon_scores(self) -> list[str]:
+        """Scores of the stages and of BC on all demonstrations, over all benchmarks."""
+        full_data = [agent.name for agent in self.shown if agent.data == "demonstrations"]
+        agents = [*self.ladder, *full_data] if self.micro else []
+        return [path for agent in agents for path in self.scores_of(agent, self.config.benchmarks)]
+
+    def variance_data(self) -> list[str]:
+        """Measured gradients of the model that RL starts from."""
+        start = self.ladder[-2:-1] if self.micro else []
+        return [f"{self.root}/theory/{lineage.run(agent, s)}.csv" for agent in start for s in self.config.seeds]
+
+    def figures(self) -> list[str]:
+        """The paper's figures that this experiment has the agents for, and the learning curves."""
+        names = ["figure3a", "figure3b", *(["learning_curves"] if self.rl_logs() else [])] if self.ladder else []
+        return [f"{self.root}/figures/{name}.{suffix}" for name in names for suffix in ("pdf", "png", "csv", "md")]
+
+    def ablation_rows(self, words: Iterable[str]) -> list[str]:
+        """Single rows of table 3."""
+        return [f"{self.root}/tables/ablation_{w}.{suffix}" for w in words for suffix in ("csv", "md", "tex")]
+
     def verdicts(self, benchmark: str) -> list[str]:
         """The verdict file of a benchmark that rules alone cannot score."""
         return [f"{self.root}/verdicts/{benchmark}.jsonl"] if benchmarks.get(benchmark).metric == "judge" else []
@@ -175,12 +260,13 @@ class Plan:
     def predictions(self, benchmark: str) -> list[str]:
         """All predictions that a judge sees at once: those of every agent in a table with this column."""
         tables = [2] if benchmark in self.deep else [1, 3]
-        agents = {agent: None for table in tables for agent in self.agents(table=table)}
+        agents = {agent: None for table in tables for agent in self.of(table)}
         return [f"{self.root}/eval/{a}/{s}/{benchmark}.jsonl" for a in agents for s in self.config.seeds]
 
     def stage(self, name: str, agent: str, **more: Any) -> str:
         """A fingerprint for a rule's params and its work folder."""
-        return fingerprint.stage(self.config, name, agent, **more)
+        again = {"fresh": self._fresh[agent]} if agent in self._fresh else {}
+        return fingerprint.stage(self.config, name, agent, **again, **more)
 
     def gpus(self, *models: str | None) -> int:
         """GPUs that a job with these models takes."""
@@ -197,6 +283,15 @@ class Plan:
     def base(self, agent: str) -> str:
         """Key in `models` of the model that an agent is, or was trained from."""
         return lineage.base_model(self.config, agent)
+
+    def unknown_target(self, target: str, rules: Iterable[str]) -> str:
+        """Why a target is no rule's: an ablation that no agent with a row is, or a slip of the pen."""
+        word = target.removeprefix("ablation_")
+        if word != target and word in typing.get_args(Ablation):
+            off = [agent.name for agent in self.config.agents if agent.ablation == word]
+            why = f"its agent {off[0]!r} is switched off (`skip`)" if off else "no agent of the config is it"
+            return f"target {target!r}: {why}"
+        return f"unknown target {target!r}; {nearest(target, rules)}"
 
 
 def seed_name(path: str) -> str:

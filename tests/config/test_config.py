@@ -17,7 +17,8 @@ MICRO = merge(PAPER, yaml.safe_load((ROOT / "configs/micro.yaml").read_text()))
 
 @pytest.mark.parametrize("overlay", [None, *sorted((ROOT / "configs").glob("*.yaml"))])
 def test_shipped_configs_are_valid(overlay):
-    load(PAPER if overlay is None else merge(PAPER, yaml.safe_load(overlay.read_text())))
+    base = MICRO if overlay and overlay.name.startswith("micro_") else PAPER
+    load(base if overlay is None else merge(base, yaml.safe_load(overlay.read_text())))
 
 
 def changed(path, value, base=MICRO):
@@ -42,8 +43,8 @@ def changed(path, value, base=MICRO):
         ("benchmarks", ["math2", "hop22"], r"benchmarks\[1\]: unknown benchmark 'hop22'; did you mean 'hop2'\?"),
         ("benchmarks", ["aime24"], "'aime24' does not belong to data.world 'micro'"),
         ("roles.teacher", "orakle", r"roles.teacher: unknown model 'orakle'; did you mean 'oracle'\?"),
-        ("agents.3.start", "bc", r"agents.score_sft.start: unknown agent defined above it 'bc'; did you mean 'bc20'\?"),
-        ("agents.3.settings", "scoresft", r"agents.score_sft.settings: .* did you mean 'score_sft'\?"),
+        ("agents.5.start", "bc", r"agents.score_sft.start: unknown agent defined above it 'bc'; did you mean 'bc20'\?"),
+        ("agents.5.settings", "scoresft", r"agents.score_sft.settings: .* did you mean 'score_sft'\?"),
         ("agents.1.name", "teacher", r"agents\[1\].name: 'teacher' is used twice"),
         ("agents.1.name", "Un trained", "agents.1.name: "),
         ("agents.0.model", "student", "agents: none has the teacher's model 'oracle', so nobody demonstrates"),
@@ -60,7 +61,12 @@ def changed(path, value, base=MICRO):
             "training.sft.score_sft.batch: 32 is not a multiple of micro_batch 5",
         ),
         ("sandbox.require", ["no_netwrok"], "sandbox.require: unknown isolation layer 'no_netwrok'; did you mean"),
-        ("fresh", ["bc20"], "fresh: unknown key"),
+        ("frehs", ["bc20"], r"frehs: unknown key; did you mean 'fresh'\?"),
+        ("fresh", ["bc2"], r"fresh: unknown agent 'bc2'; did you mean 'bc20'\?"),
+        ("skip", ["dop"], r"skip: unknown agent 'dop'; did you mean 'dpo'\?"),
+        ("agents.4.ablation", "neither", "two of them are the ablation 'neither'"),
+        ("agents.6.settings", "score_rl", r"agents.dpo.settings: unknown training.dpo entry 'score_rl'"),
+        ("training.dpo.key_step_pairs.micro_batch", 5, "training.dpo.key_step_pairs.batch: 32 is not a multiple of"),
         ("seeds", ["x"], "seeds.0: input should be a valid integer"),
         ("seeds", [0.5], "seeds.0: input should be a valid integer"),
         ("seeds", [0, 0], "names a seed twice"),

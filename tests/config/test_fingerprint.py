@@ -20,8 +20,11 @@ def stages(change=lambda raw: None):
     raw = copy.deepcopy(MICRO)
     change(raw)
     config = load(raw)
-    kinds = {"prompt": ["evaluate"], "sft": ["evaluate", "sft"], "grpo": ["evaluate", "grpo"]}
-    found = {(a.name, kind): fingerprint.stage(config, kind, a.name) for a in config.agents for kind in kinds[a.method]}
+    found = {
+        (a.name, kind): fingerprint.stage(config, kind, a.name)
+        for a in config.agents
+        for kind in ("evaluate", *({a.method} - {"prompt"}))
+    }
     return found | {("bc20", "correct"): fingerprint.stage(config, "correct", "bc20")}
 
 
@@ -31,11 +34,13 @@ def moved(change):
 
 
 def test_one_agents_settings_touch_its_training_only():
-    assert moved(lambda raw: raw["training"]["sft"]["score_sft"].update(lr=5e-4)) == {("score_sft", "sft")}
+    assert moved(lambda raw: raw["training"]["dpo"]["key_step_pairs"].update(lr=5e-4)) == {("dpo", "dpo")}
+    both = {("score_sft", "sft"), ("sft_both", "sft")}
+    assert moved(lambda raw: raw["training"]["sft"]["score_sft"].update(lr=5e-4)) == both, "they share the settings"
 
 
 def test_correction_settings_touch_the_correction_only():
-    assert moved(lambda raw: raw.update(correct={"max_corrections": 3})) == {("bc20", "correct")}
+    assert moved(lambda raw: raw.update(correct={"max_corrections": 4})) == {("bc20", "correct")}
 
 
 @pytest.mark.parametrize(
@@ -53,15 +58,15 @@ def test_labels_resources_benchmarks_and_seeds_touch_nothing(change):
 
 def test_test_sampling_touches_evaluations_only():
     touched = moved(lambda raw: raw["sampling"]["evaluate"].update(temperature=0.9))
-    assert {stage for _, stage in touched} == {"evaluate"}
-    assert len(touched) == len(MICRO["agents"])
+    assert {stage for _, stage in touched} == {"evaluate", "grpo"}, "RL looks at held-out questions as a test does"
+    assert len([stage for _, stage in touched if stage == "evaluate"]) == len(MICRO["agents"])
 
 
 def test_the_reward_judge_touches_rl_only():
     def other_judge(raw):
         raw["roles"]["reward_judge"] = "oracle"
 
-    assert moved(other_judge) == {("score_rl", "grpo")}
+    assert {stage for _, stage in moved(other_judge)} == {"grpo"}
 
 
 def test_comments_and_docstrings_are_no_code(tmp_path):

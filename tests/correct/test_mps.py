@@ -161,7 +161,10 @@ def test_training_sets_are_disjoint_complete_and_independent_of_order(drawn, see
     assert not sft & rl
     assert not sft & hard
     assert not rl & hard
-    assert len(sets.sft) == round(0.5 * sum(o == "solved" for _, o in drawn))
+    solved = {r.task.id for r in records if r.outcome == "solved"}
+    assert len(sets.sft) == round(0.5 * len(solved))
+    assert sft | {t.task.id for t in sets.other_half} == solved, "what the control trains on beside the SFT half"
+    assert {k.task.id for k in sets.rl if k.kind == "key_step"} <= {t.task.id for t in sets.other_half}
     assert hard | {k.task.id for k in sets.rl if k.kind == "hard"} == {
         r.task.id for r in records if r.outcome == "hard"
     }

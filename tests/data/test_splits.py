@@ -44,16 +44,30 @@ questions = st.lists(st.text("abc", min_size=1, max_size=4), unique=True, max_si
 @given(questions, st.floats(0, 1), st.integers(0, 3), st.randoms(use_true_random=False))
 def test_a_split_depends_on_questions_not_on_order(questions, share, seed, shuffler):
     tasks = [task(question) for question in questions]
-    first, second = split(tasks, share, seed)
-    assert len(first) == round(share * len(tasks))
-    assert sorted(first + second) == sorted(t.id for t in tasks)
+    held_out = min(2, max(len(tasks) - 1, 0))
+    parts = split(tasks, share, seed, held_out)
+    assert len(parts["held_out"]) == held_out
+    assert len(parts["cold_start"]) == round(share * (len(tasks) - held_out))
+    assert sorted(id for ids in parts.values() for id in ids) == sorted(t.id for t in tasks)
     shuffler.shuffle(tasks)
-    assert split(tasks, share, seed) == (first, second)
+    assert split(tasks, share, seed, held_out) == parts
+
+
+def test_questions_held_out_leave_the_order_of_the_others_alone():
+    tasks = [task(f"question {i}") for i in range(20)]
+    without, held = split(tasks, 0.5, 0), split(tasks, 0.5, 0, 4)
+    drawn = without["cold_start"] + without["mentored"]
+    assert held["cold_start"] + held["mentored"] == drawn[:16]
+
+
+def test_holding_out_everything_is_an_error():
+    with pytest.raises(ScoreError, match=r"data.held_out: 5 of 5 training questions leave none"):
+        split([task(str(i)) for i in range(5)], 0.2, 0, 5)
 
 
 def test_seeds_give_different_splits():
     tasks = [task(f"question {i}") for i in range(100)]
-    cold = [set(split(tasks, 0.2, seed)[0]) for seed in (0, 1)]
+    cold = [set(split(tasks, 0.2, seed)["cold_start"]) for seed in (0, 1)]
     assert cold[0] != cold[1]
     assert len(cold[0] & cold[1]) < 15
 
@@ -83,6 +97,7 @@ def test_the_command(tmp_path):
         "test_questions_found": 1,
         "cold_start": 4,
         "mentored": 15,
+        "held_out": 0,
     }
     assert contamination["benchmarks"] == {"hle": {"questions": 2, "found": ["t-1"]}}
     assert contamination["dropped"] == {train[3].id: ["t-1"]}
@@ -114,7 +129,7 @@ def test_seeds(tmp_path):
 
 @pytest.fixture(scope="module")
 def tests(official):
-    real = [benchmarks.get(name) for name in benchmarks.NAMES if benchmarks.get(name).world == "real"]
+    real = [benchmarks.get(name) for name in benchmarks.NAMES if benchmarks.get(name).world == "published"]
     return {b.name: read_benchmark(b, [official / path for path in b.files]) for b in real}
 
 
@@ -156,7 +171,7 @@ def test_the_published_seeds_split_is_even_over_files(official):
         t for kind in ("math", "search") for t in read_seeds(official / f"MPS/data_resource/{kind}_bc_init_seed.jsonl")
     ]
     random.Random(0).shuffle(seeds)
-    cold = set(split(seeds, 0.2, 0)[0])
+    cold = set(split(seeds, 0.2, 0)["cold_start"])
     for dataset in ("math_bc_init", "search_bc_init"):
         ids = [t.id for t in seeds if t.dataset == dataset]
         assert 0.17 < sum(id in cold for id in ids) / len(ids) < 0.23

@@ -21,6 +21,6 @@ def run(sandbox: LocalSession, thought: str, code: str) -> Step:
 def demonstration(oracle: Oracle, question: str) -> tuple[list[Step], str | None]:
     """The steps of the oracle's episode and its answer."""
     sandbox, steps = session(), []
-    while sandbox.answer is None and len(steps) < 8:
+    while sandbox.answer is None and len(steps) < 16:
         steps.append(run(sandbox, *oracle.demonstrate(question, steps)))
     return steps, sandbox.answer

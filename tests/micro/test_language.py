@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 from score.agent.protocol import messages, plan_text, step_text
 from score.micro.language import END, VOCABULARY, make_tokenizer, model_config
 from score.micro.oracle import Oracle
-from score.micro.tasks import BENCHMARKS, make_tasks
+from score.micro.tasks import BENCHMARKS, LONG, make_tasks
 from score.micro.world import NAMES, make_world
 
 TOKENIZER = make_tokenizer()
@@ -49,17 +49,22 @@ def test_the_chat_template_joins_roles_and_contents_with_nothing_between(reloade
     assert reloaded.pad_token_id == 0
 
 
-def test_an_episode_is_short_has_no_unknown_token_and_keeps_names_whole():
-    oracle = Oracle(make_world())
+@pytest.mark.parametrize(("world", "most"), [(BENCHMARKS, 160), (LONG, 400)])
+def test_an_episode_fits_has_no_unknown_token_and_plans_in_one_turn(world, most):
+    oracle = Oracle(make_world(), leap=0.0)
     lengths = []
-    for benchmark in BENCHMARKS:
+    for benchmark in world:
         for task in make_tasks(benchmark, "train", 3):
             steps, _ = demonstration(oracle, task.question)
             chat = messages(task.question, oracle.plan(task.question), tuple(steps))
             ids = [TOKENIZER.encode(message.content) for message in chat]
             assert not any(TOKENIZER.unk_token_id in message for message in ids)
             lengths.append(sum(map(len, ids)) + 2 * len(ids))
-    assert max(lengths) < 160
+            assert max(len(ids[i]) for i, message in enumerate(chat) if message.role == "assistant") < 24
+    assert max(lengths) < most
+
+
+def test_names_are_kept_whole():
     for name in NAMES:
         assert name in [TOKENIZER.decode([i]) for i in TOKENIZER.encode(step_text(f"Find {name}", f"{name} = 2"))]
     assert len(TOKENIZER.encode(plan_text("Plan: 3 searches"))) == 4

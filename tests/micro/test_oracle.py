@@ -7,12 +7,12 @@ from hypothesis import strategies as st
 from micro_play import demonstration, run, session
 
 from score.micro.oracle import Oracle
-from score.micro.tasks import BENCHMARKS, make_tasks
+from score.micro.tasks import BENCHMARKS, LONG, make_tasks
 from score.micro.world import make_world
 from score.records import Step
 
 WORLD = make_world()
-BENCHMARK = st.sampled_from(sorted(BENCHMARKS))
+BENCHMARK = st.sampled_from(sorted(BENCHMARKS | LONG))
 SEEDS = st.integers(0, 10**6)
 MATH = "Ba has 5 coins. Be has Ba - 3 coins. Bi has Be * 4 coins. How many coins has Bi?"
 

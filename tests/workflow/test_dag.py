@@ -92,7 +92,7 @@ def test_repeating_it_runs_nothing_and_says_so(finished):
 def test_every_agent_is_in_the_tables_with_n_and_an_interval(finished):
     with open(RESULTS / "tables/table1.csv") as file:
         cells = list(csv.DictReader(file))
-    agents = {"teacher", "untrained", "bc20", "score_sft", "score_rl"}
+    agents = {"teacher", "untrained", "bc20", "bc_full", "grpo", "score_sft", "dpo", "sft_both", "score_rl"}
     assert {cell["agent"] for cell in cells} == agents
     for cell in cells:
         assert cell["complete"] in ("True", "true", "1", "yes"), cell
@@ -149,3 +149,14 @@ def test_one_setting_reruns_its_branch_only(finished):
     ran = {line.split()[0] for line in planned.stdout.split("Job stats:")[1].split("\n\n")[0].splitlines()[3:]}
     assert "grpo" in ran
     assert not ran & {"sft", "correct", "rollout", "splits", "seeds"}
+
+
+def test_a_fresh_agent_is_computed_anew_once(finished):
+    weights = RESULTS / "train/dpo-s0/model/model.safetensors"
+    before = weights.stat().st_mtime_ns
+    again = run("--config", "fresh=[dpo]")
+    assert again.returncode == 0, (again.stdout + again.stderr)[-3000:]
+    assert weights.stat().st_mtime_ns > before
+    assert len(list(RESULTS.glob("work/train/dpo-s0-*"))) == 2, "the first run's checkpoints are set aside"
+    assert len(list(RESULTS.glob("work/eval/dpo-s0-*"))) == 2, "and so are its attempts"
+    assert "Nothing to be done" in (after := run()).stdout + after.stderr

@@ -27,7 +27,8 @@ def test_the_full_paper_grid_plans():
         jobs
     )
     assert jobs["grpo"] == 9
-    assert jobs["sft"] == 12
+    assert jobs["sft"] == 13
+    assert jobs["dpo"] == 1
 
 
 @pytest.mark.parametrize("profile", ["demo", "local", "slurm"])
@@ -39,7 +40,7 @@ def test_profiles_are_found_by_name(profile):
 def test_a_table_needs_only_its_own_columns():
     jobs = rules_of(snakemake("--profile", "demo", "-n", "table2", "--config", "experiment=unbuilt"))
     assert "evaluate" not in jobs
-    assert jobs["evaluate_deep"] == 5
+    assert jobs["evaluate_deep"] == 9
     jobs = rules_of(snakemake("--profile", "slurm", "-n", "table1", "--config", "experiment=unbuilt"))
     assert "evaluate_deep" not in jobs
     assert "judge" not in jobs
@@ -53,8 +54,71 @@ def test_a_narrower_run_has_fewer_columns():
 
 def test_a_seed_is_a_run_of_its_own():
     jobs = rules_of(snakemake("--profile", "demo", "-n", "--config", "experiment=unbuilt", "seeds=[0,1,2]"))
-    assert jobs["grpo"] == 3
-    assert jobs["rollout"] == 1, "the teacher's demonstrations are shared"
+    assert jobs["grpo"] == 15
+    assert jobs["rollout"] == 2, "the teacher's demonstrations of both parts are shared"
+
+
+def plan_of(target: str, *config: str) -> set[str]:
+    """What a target would run for the demo from nothing: "rule agent" of trainings, else the rule."""
+    done = snakemake("--profile", "demo", "-n", target, "--config", "experiment=unbuilt", *config)
+    assert done.returncode == 0, done.stdout + done.stderr
+    found, rule = set(), ""
+    for line in done.stdout.splitlines():
+        if line.startswith(("rule ", "localrule ")):
+            rule = line.split()[1].rstrip(":")
+            found.add(rule)
+        elif "wildcards:" in line and rule in ("sft", "grpo", "dpo"):
+            found.add(f"{rule} {line.split('agent=')[1].split(',')[0]}")
+    return found
+
+
+def test_an_ablation_builds_its_own_row_and_what_that_needs():
+    plan = plan_of("ablation_no_key_step")
+    assert {"grpo ablation_no_key_step", "sft score_sft", "sft bc20", "correct", "write_ablation"} <= plan
+    assert not plan & {"grpo score_rl", "grpo grpo", "dpo", "evaluate_deep", "write_table", "headline", "figure3a"}
+    assert "grpo" not in plan_of("ablation_initial")
+    assert "grpo score_rl" in plan_of("ablation_full")
+
+
+def test_figures_need_no_more_than_they_show():
+    assert not plan_of("figure3a") & {"grpo", "sft score_sft", "evaluate"}
+    stages = plan_of("figure3b")
+    assert {"grpo score_rl", "sft score_sft", "sft bc20", "evaluate_hard"} <= stages
+    assert not stages & {"dpo", "evaluate", "evaluate_deep", "grpo grpo"}
+
+
+def test_baselines_leave_the_ablations_alone():
+    plan = plan_of("baselines")
+    assert {"dpo dpo", "grpo grpo", "sft bc_full", "sft sft_both", "write_baselines"} <= plan
+    assert not plan & {"grpo score_rl", "grpo ablation_neither"}
+
+
+def test_an_agent_that_is_switched_off_is_trained_only_for_others():
+    plan = plan_of("tables", "skip=[score_sft,dpo]")
+    assert "sft score_sft" in plan, "SCoRe-RL starts from it"
+    assert "dpo" not in plan
+
+
+@pytest.mark.parametrize(
+    ("target", "config", "message"),
+    [
+        ("tabel1", [], "unknown target 'tabel1'; did you mean 'table1'?"),
+        ("ablation_no_horizon", [], "did you mean 'ablation_no_short_horizon'?"),
+        (
+            "ablation_neither",
+            ["skip=[ablation_neither]"],
+            "target 'ablation_neither': its agent 'ablation_neither' is switched off (`skip`)",
+        ),
+        ("table1", ["skip=[dop]"], "skip: unknown agent 'dop'; did you mean 'dpo'?"),
+        ("table1", ["fresh=[score_lr]"], "fresh: unknown agent 'score_lr'; did you mean 'score_rl'?"),
+    ],
+)
+def test_a_wrong_target_ends_with_one_line(target, config, message):
+    done = snakemake("--profile", "demo", "-n", target, *(["--config", *config] if config else []))
+    assert done.returncode != 0
+    said = done.stdout + done.stderr
+    assert message in said
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize(

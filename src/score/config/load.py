@@ -36,7 +36,7 @@ def load(raw: Mapping[str, Any]) -> Config:
     for where, name in (named | {f"data.limits.{name}": name for name in config.data.limits}).items():
         if name not in benchmarks.NAMES:
             raise ScoreError(f"config: {where}: unknown benchmark {name!r}; {nearest(name, benchmarks.NAMES)}")
-        if (benchmarks.get(name).world == "micro") != (config.data.world == "micro"):
+        if benchmarks.get(name).world != config.data.world:
             raise ScoreError(f"config: {where}: {name!r} does not belong to data.world {config.data.world!r}")
     return config
 
@@ -102,6 +102,7 @@ def _check_references(config: Config) -> None:
         _check_agent(config, f"agents.{agent.name}", agent, names)
         names[agent.name] = agent
     _check_sizes(config)
+    _check_roles_in_tables(config, names)
     for layer in config.sandbox.require:
         _known("sandbox.require", layer, LAYERS, "isolation layer")
     if len(set(config.seeds)) < len(config.seeds):
@@ -123,9 +124,19 @@ def _check_references(config: Config) -> None:
                 raise ScoreError(f"config: agents.{agent.name}.data: published demonstrations are all `cold_start`")
 
 
+def _check_roles_in_tables(config: Config, names: Mapping[str, Agent]) -> None:
+    for key, chosen in (("skip", config.skip), ("fresh", config.fresh)):
+        for name in chosen:
+            _known(key, name, names, "agent")
+    rows = [agent.ablation for agent in config.agents if agent.ablation and agent.name not in config.skip]
+    for word in rows:
+        if rows.count(word) > 1:
+            raise ScoreError(f"config: agents: two of them are the ablation {word!r}; table 3 has one row of it")
+
+
 def _check_sizes(config: Config) -> None:
-    for kind, settings in (("sft", config.training.sft), ("grpo", config.training.grpo)):
-        for name, entry in settings.items():
+    for kind in ("sft", "grpo", "dpo"):
+        for name, entry in getattr(config.training, kind).items():
             where = f"config: training.{kind}.{name}.batch: {entry.batch} is not a multiple of"
             if entry.batch % entry.micro_batch:
                 raise ScoreError(f"{where} micro_batch {entry.micro_batch}")
@@ -147,9 +158,10 @@ def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str,
     )
     if agent.method == "sft" and agent.data is None:
         raise ScoreError(
-            f"config: {where}.data: an sft agent needs a training set (cold_start, demonstrations, corrections)"
+            f"config: {where}.data: an sft agent needs a training set "
+            "(cold_start, demonstrations, corrections, both_halves)"
         )
-    if agent.method == "grpo" or agent.data == "corrections":
+    if agent.method in ("grpo", "dpo") or agent.data in ("corrections", "both_halves"):
         chain = agent
         while chain.data != "cold_start":
             if chain.start is None:

@@ -94,7 +94,7 @@ class Demonstrations(Section):
 
 
 class Data(Section):
-    world: Literal["published", "micro"] = "published"
+    world: Literal["published", "micro", "micro_long"] = "published"
     source: str | None = Field(
         None, description="mirror folder or URL of the published files; None: the pinned public commit"
     )
@@ -103,9 +103,15 @@ class Data(Section):
     split: Literal["test", "development"] = Field("test", description="micro: which held-out questions are evaluated")
     per_benchmark: Count | None = Field(None, description="questions per benchmark (a seeded subset); None: all")
     limits: dict[str, Count] = Field(default_factory=dict, description="the same for single benchmarks")
-    cold_start_share: Share = Field(0.2, description="share of training questions with teacher demonstrations")
+    held_out: int = Field(0, ge=0, description="training questions kept aside for learning curves")
+    cold_start_share: Share = Field(0.2, description="share of the others with teacher demonstrations")
     split_seed: int = 0
     demonstrations: Demonstrations = Demonstrations()
+
+    @property
+    def generated(self) -> bool:
+        """Does the micro-world make the questions?"""
+        return self.world != "published"
 
 
 class Correct(Section):
@@ -151,6 +157,7 @@ class Grpo(Optim):
     max_prompt: Count = Field(2048, description="tokens of the verified prefix; longer rows are dropped and counted")
     max_completion: Count = Field(4096, description="tokens of all turns after the prefix, observations included")
     turn_tokens: Count = Field(1024, description="new tokens of one turn")
+    eval_every: int = Field(0, ge=0, description="updates between looks at the held-out questions; 0: none")
     temperature: float = Field(1.0, gt=0)
     beta: float = Field(0.0, ge=0, description="KL coefficient to the starting model")
     epsilon: float = Field(0.2, gt=0)
@@ -162,29 +169,54 @@ class Grpo(Optim):
     )
 
 
+class Dpo(Optim):
+    """Preference pairs at the key step: the teacher's fix preferred to the student's error, after the same prefix."""
+
+    epochs: float = Field(1, gt=0)
+    beta: float = Field(0.1, gt=0, description="strength of the pull towards the starting model")
+    max_length: Count = Field(4096, description="tokens of prefix and turn; longer pairs are dropped and counted")
+
+
 class Settings(Section):
     """Named training settings; an agent picks one by name."""
 
     sft: dict[Name, Sft] = Field(default_factory=dict)
     grpo: dict[Name, Grpo] = Field(default_factory=dict)
+    dpo: dict[Name, Dpo] = Field(default_factory=dict)
+
+
+Ablation = Literal["initial", "sft", "no_short_horizon", "no_key_step", "neither", "full"]
 
 
 class Agent(Section):
-    """One row of the tables: a model as it is (`prompt`), or trained from another agent (`sft`, `grpo`)."""
+    """One row of the tables: a model as it is (`prompt`), or trained from another agent (`sft`, `grpo`, `dpo`)."""
 
     name: Name
     label: str
-    method: Literal["prompt", "sft", "grpo"] = "prompt"
+    method: Literal["prompt", "sft", "grpo", "dpo"] = "prompt"
     model: str | None = Field(None, description="prompt: key of `models`")
     instructed: bool = Field(
         False, description="prompt: put the instructions of prompts/agent.yaml in a system message"
     )
-    start: str | None = Field(None, description="sft, grpo: the agent it starts from")
-    settings: str | None = Field(None, description="sft, grpo: name below `training.sft` or `training.grpo`")
-    data: Literal["cold_start", "demonstrations", "corrections"] | None = Field(None, description="sft: training set")
+    start: str | None = Field(None, description="trained: the agent it starts from")
+    settings: str | None = Field(None, description="trained: name below `training.<method>`")
+    data: Literal["cold_start", "demonstrations", "corrections", "both_halves"] | None = Field(
+        None, description="sft: training set; both_halves: the corrections that feed RL as well (control)"
+    )
     short_horizon: bool = Field(True, description="grpo: rollouts start at the verified prefix")
     key_step_reward: bool = Field(True, description="grpo: 0.5 and 0.1 for the key step, not just 1 for the answer")
+    baseline: bool = Field(False, description="belongs to the target `baselines`")
+    ablation: Ablation | None = Field(None, description="the row of table 3 that it is; target `ablation_<word>`")
     tables: list[Literal[1, 2, 3]] = Field(default_factory=lambda: [1, 2], description="tables with a row of it")
+
+
+class Theory(Section):
+    """What theorems 3.1 to 3.3 are measured with, in a generated world (target `theory`)."""
+
+    prefixes: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2, 3], description="lengths of verified prefixes")
+    tasks: Count = Field(12, description="corrected trajectories that the prefixes are cut from")
+    rollouts: Annotated[int, Field(ge=2)] = Field(16, description="per task and prefix length")
+    turn_tokens: Count = Field(24, description="new tokens of one turn")
 
 
 class Config(Section):
@@ -200,5 +232,10 @@ class Config(Section):
     data: Data = Data()
     correct: Correct = Correct()
     training: Settings = Settings()
+    theory: Theory = Theory()
     agents: list[Agent] = Field(min_length=1)
+    skip: list[str] = Field(default_factory=list, description="agents without rows; trained only if others start there")
     benchmarks: list[str] = Field(min_length=1)
+    fresh: list[str] = Field(
+        default_factory=list, exclude=True, description="agents of which everything is computed anew, once"
+    )

@@ -4,7 +4,8 @@
         --splits data/splits.json --out-dir results/micro/correct/bc20-s0 ...
 
 Writes `trajectories.jsonl` (one mentored record per task), and the training sets made from them: `sft.jsonl`,
-`rl.jsonl`, `hard.jsonl`, with counts in `provenance.json`.
+`rl.jsonl`, `hard.jsonl` (kept out of both), and `other_half.jsonl`, the trajectories of the tasks in `rl.jsonl`; counts
+are in `provenance.json`.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from score.config import Config, read
 from score.correct.mps import Mentored, Start, mentor
 from score.correct.sets import Sets, make_sets
 from score.correct.teacher import Teacher
+from score.data.splits import part_of
 from score.engine import open_engine
 from score.errors import ScoreError
 from score.jsonl import ResumableRows, read_rows, write_rows
 from score.provenance import provenance, write
 from score.records import Task, Trajectory
-from score.rollout import part_of
 
 log = logging.getLogger("correct")
 
@@ -78,6 +79,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _write(folder: Path, records: Sequence[Mentored], sets: Sets) -> None:
     write_rows(folder / "trajectories.jsonl", [record.to_json() for record in records])
     write_rows(folder / "sft.jsonl", [trajectory.to_json() for trajectory in sets.sft])
+    write_rows(folder / "other_half.jsonl", [trajectory.to_json() for trajectory in sets.other_half])
     write_rows(folder / "rl.jsonl", [key_step.to_json() for key_step in sets.rl])
     write_rows(folder / "hard.jsonl", [task.to_json() for task in sets.hard])
 

@@ -64,7 +64,10 @@ class KeyStep:
 
 @dataclass(frozen=True)
 class Sets:
+    """`other_half` holds the solved trajectories of the tasks that feed RL, for the control that trains on both."""
+
     sft: list[Trajectory]
+    other_half: list[Trajectory]
     rl: list[KeyStep]
     hard: list[Task]
     summary: dict[str, Any]
@@ -78,17 +81,19 @@ def make_sets(records: Sequence[Mentored], *, sft_share: float, hard_in_rl: floa
     hard_rl, held_out = _divide(hard, hard_in_rl, "hard", seed)
     sft = [r.attempts[-1] for r in for_sft]
     usable = [t for t in sft if unusable(t) is None]
+    other_half = [t for r in for_rl if unusable(t := r.attempts[-1]) is None]
     rl = [key_step(r) for r in for_rl if r.corrections] + [KeyStep(r.task, 0, None, (), None, None) for r in hard_rl]
     summary = summarise(records) | {
         "sft": len(usable),
         "sft_dropped_unusable": len(sft) - len(usable),
+        "other_half": len(other_half),
         "rl_key_step": sum(k.kind == "key_step" for k in rl),
         "rl_hard": sum(k.kind == "hard" for k in rl),
         "rl_dropped_no_error": sum(not r.corrections for r in for_rl),
         "hard_held_out": len(held_out),
         "key_step_position": _counts(k.k for k in rl if k.kind == "key_step"),
     }
-    return Sets(usable, rl, [r.task for r in held_out], summary)
+    return Sets(usable, other_half, rl, [r.task for r in held_out], summary)
 
 
 def _divide(records: Sequence[Mentored], share: float, *salt: object) -> tuple[list[Mentored], list[Mentored]]:

@@ -1,4 +1,4 @@
-"""Training questions without those of any benchmark, and their split between cold start and mentored problem solving.
+"""Training questions without those of any benchmark, split into cold start, mentored problem solving and held out.
 
     python -m score.data.splits --seeds data/seeds/*.jsonl --benchmarks data/*.jsonl --share 0.2 --seed 0 \
         --out data/splits.json --contamination data/contamination.json --report data/contamination.md
@@ -20,6 +20,7 @@ from pathlib import Path
 from score import cli
 from score.data.questions import normalise
 from score.data.seeds import distinct
+from score.errors import ScoreError
 from score.jsonl import read_rows, write_json, write_text
 from score.records import Task, content_key
 
@@ -56,11 +57,26 @@ def find_contamination(train: Sequence[Task], tests: Mapping[str, Sequence[Task]
     return Contamination(dropped, found)
 
 
-def split(tasks: Sequence[Task], share: float, seed: int) -> tuple[list[str], list[str]]:
-    """Ids of a `share` of the tasks, drawn by seed and question, and ids of the others."""
-    drawn = sorted(tasks, key=lambda task: content_key("split", seed, normalise(task.question)))
+def split(tasks: Sequence[Task], share: float, seed: int, held_out: int = 0) -> dict[str, list[str]]:
+    """Ids by part, drawn by seed and question: `held_out` tasks, a `share` of the others, and the rest.
+
+    Raises `ScoreError` if nothing is left to train on.
+    """
+    if held_out and held_out >= len(tasks):
+        raise ScoreError(f"data.held_out: {held_out} of {len(tasks)} training questions leave none to train on")
+    drawn = [task.id for task in sorted(tasks, key=lambda t: content_key("split", seed, normalise(t.question)))]
+    aside, drawn = drawn[len(drawn) - held_out :], drawn[: len(drawn) - held_out]
     n_first = round(share * len(drawn))
-    return [task.id for task in drawn[:n_first]], [task.id for task in drawn[n_first:]]
+    return {"cold_start": drawn[:n_first], "mentored": drawn[n_first:], "held_out": aside}
+
+
+def part_of(tasks: Sequence[Task], splits: Path, part: str) -> list[Task]:
+    """The tasks of one part of a split file, in its order. Raises `ScoreError` if it has no such part."""
+    by_id = {task.id: task for task in tasks}
+    names = json.loads(splits.read_text(encoding="utf-8"))
+    if part not in names:
+        raise ScoreError(f"{splits}: no part {part!r}; it has {', '.join(names)}")
+    return [by_id[id_] for id_ in names[part] if id_ in by_id]
 
 
 def report(contamination: Contamination, tests: Mapping[str, Sequence[Task]], n_train: int) -> str:
@@ -90,6 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "--benchmarks", required=True, type=Path, nargs="+", help="task files, named after the benchmark"
     )
     parser.add_argument("--share", type=float, default=0.2, help="share of the cold start")
+    parser.add_argument("--held-out", type=int, default=0, help="questions kept aside for learning curves")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", required=True, type=Path)
     parser.add_argument("--contamination", required=True, type=Path, help="JSON")
@@ -100,19 +117,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     tests = {path.stem: [Task.from_json(row) for row in read_rows(path)] for path in args.benchmarks}
     contamination = find_contamination(train, tests)
     kept = [task for task in train if task.id not in contamination.dropped]
-    cold_start, mentored = split(kept, args.share, args.seed)
+    parts = split(kept, args.share, args.seed, args.held_out)
     counts = {
         "given": len(given),
         "distinct": len(train),
         "dropped": len(contamination.dropped),
         "test_questions_found": contamination.n_found,
-        "cold_start": len(cold_start),
-        "mentored": len(mentored),
+        **{part: len(ids) for part, ids in parts.items()},
     }
     found = {name: {"questions": len(tests[name]), "found": ids} for name, ids in contamination.found.items()}
     write_json(args.contamination, {"counts": counts, "benchmarks": found, "dropped": contamination.dropped})
     write_text(args.report, report(contamination, tests, len(train)))
-    write_json(args.out, {"cold_start": cold_start, "mentored": mentored})
+    write_json(args.out, parts)
     log.info("%s", json.dumps(counts))
 
 

@@ -23,6 +23,7 @@ from typing import Any
 from score import cli
 from score.data import benchmarks
 from score.data.benchmarks.base import Benchmark
+from score.data.metric import metric_of
 from score.errors import ScoreError
 from score.evaluate.metrics import Normalisation, decide
 from score.jsonl import numbered_rows, read_rows, write_json
@@ -117,7 +118,8 @@ def _value(
 ) -> float | None:
     if trajectory.stop is StopReason.INFRASTRUCTURE_ERROR:
         return None
-    value = decide(benchmark.metric, trajectory.answer, task.answers, normalisation)
+    metric = metric_of(task) if benchmark.metric == "own" else benchmark.metric
+    value = decide(metric, trajectory.answer, task.answers, normalisation)
     if value is None:
         verdict = verdicts.get(verdict_key(benchmark.name, task.question, trajectory.answer))
         value = None if verdict is None else float(verdict)
@@ -207,11 +209,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--normalisation", choices=["squad", "arpo"], default="squad", help="of short texts")
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args(argv)
+    benchmark = benchmarks.get(args.benchmark)
     tasks = [Task.from_json(row) for row in read_rows(args.tasks)]
+    if benchmark.metric == "own":  # as in their evaluation (`--ruled-only`)
+        tasks = [task for task in tasks if metric_of(task) != "judge"]
     scores = score(
         read_predictions(args.predictions, tasks, args.agent, args.seed),
         tasks,
-        benchmarks.get(args.benchmark),
+        benchmark,
         read_verdicts(args.verdicts) if args.verdicts else {},
         agent=args.agent,
         seed=args.seed,

@@ -74,6 +74,8 @@ _DEEP = re.compile(rf"What is ({_CHAIN}) (plus|minus) ({_CHAIN})\?")
 _LARGER = re.compile(rf"What is the larger of ({_CHAIN}) and ({_CHAIN})\?")
 _STATEMENT = r"(\w+) has (\w+(?: [-+*] \w+)?) coins\. "
 _MATH = re.compile(rf"((?:{_STATEMENT})+)How many coins has (?P<target>\w+)\?")
+MOST_COUNTED = 5
+"""Searches of a question up to which a plan counts them."""
 _OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul}
 
 
@@ -83,7 +85,7 @@ def parse(question: str, world: World) -> Graph:
     try:
         if match := _FACTS.fullmatch(question):
             nodes = _chain(match[1], world)
-            return Graph(f"Plan: {_searches(nodes)}", tuple(nodes))
+            return Graph(_plan([nodes]), tuple(nodes))
         if match := _DEEP.fullmatch(question):
             return _deep(match[1], match[3], match[2], world)
         if match := _LARGER.fullmatch(question):
@@ -95,8 +97,15 @@ def parse(question: str, world: World) -> Graph:
     raise NotOfThisWorld(f"question {question!r} has none of the micro-world's forms")
 
 
-def _searches(nodes: Sequence[Node]) -> str:
-    return f"{len(nodes)} {'search' if len(nodes) == 1 else 'searches'}"
+def _plan(branches: Sequence[Sequence[Node]], operation: str | None = None) -> str:
+    """How many searches of each branch and what to do then; a long question's plan has no numbers.
+
+    Counting far is the hardest thing in an episode: with numbers, most first errors of long episodes would be plans.
+    """
+    if sum(map(len, branches)) > MOST_COUNTED:
+        return f"Plan: {operation or 'searches'}"
+    counted = [f"{len(nodes)} {'search' if len(nodes) == 1 else 'searches'}" for nodes in branches]
+    return "Plan: " + ", ".join([*counted, *([operation] if operation else [])])
 
 
 def _chain(text: str, world: World, start: int = 0) -> list[Node]:
@@ -124,7 +133,7 @@ def _deep(left: str, right: str, operation: str, world: World) -> Graph:
     }[operation]
     needs = (len(first) - 1, len(first) + len(second) - 1)
     last = Node("Compute", code, str(value), str(value), needs)
-    return Graph(f"Plan: {_searches(first)}, {_searches(second)}, {operation}", (*first, *second, last))
+    return Graph(_plan([first, second], operation), (*first, *second, last))
 
 
 def _math(formulas: dict[str, str], target: str) -> Graph:

@@ -1,4 +1,4 @@
-"""Twelve micro-benchmarks in the paper's three groups: arithmetic chains, multi-hop facts, deep search.
+"""Two worlds of twelve micro-benchmarks in the paper's three groups: arithmetic chains, multi-hop facts, deep search.
 
     python -m score.micro.tasks --split test --per-benchmark 40 --seed 0 --out test.jsonl
 
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import argparse
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
 from score.cli import run
 from score.errors import ScoreError
 from score.jsonl import write_rows
-from score.micro.graph import Graph, parse
+from score.micro.graph import Graph, calculate, parse
 from score.micro.world import NAMES, NUMBER, RELATIONS, World, make_world
 from score.records import Task, content_key, derive_seed
 
@@ -25,6 +25,7 @@ SIZES = {"train": 60, "development": 20, "test": 40}
 """Split -> questions per benchmark, unless told otherwise."""
 _SHARES = ("train",) * 6 + ("development",) * 2 + ("test",) * 2
 _ATTEMPTS = 20_000
+_LIMIT = 200  # numbers stay below it
 
 
 def split_of(question: str) -> str:
@@ -72,6 +73,20 @@ def _formula(rng: random.Random, earlier: list[str]) -> str:
     return f"{earlier[-1]} {symbol} {rng.randint(2, 9)}"
 
 
+def _long_math(rng: random.Random, world: World, statements: int) -> str:
+    """Like `_math`, but drawn statement by statement: of chains drawn whole, hardly a long one would be sound."""
+    names = rng.sample(NAMES, statements)
+    values = {names[0]: rng.randint(2, 9)}
+    formulas = [f"{names[0]} has {values[names[0]]}"]
+    while len(formulas) < statements:
+        formula = _formula(rng, names[: len(formulas)])
+        value = calculate([str(values.get(word, word)) for word in formula.split()])
+        if 0 < value < _LIMIT and value not in values.values():
+            values[names[len(formulas)]] = value
+            formulas.append(f"{names[len(formulas)]} has {formula}")
+    return f"{' coins. '.join(formulas)} coins. How many coins has {names[-1]}?"
+
+
 Draw = Callable[[random.Random, World], str]
 BENCHMARKS: dict[str, tuple[str, Draw]] = {
     "math2": ("math", partial(_math, statements=2)),
@@ -82,20 +97,27 @@ BENCHMARKS: dict[str, tuple[str, Draw]] = {
     **{f"deep{a}{b}": ("deep", partial(_deep, left=a, right=b)) for a, b in ((1, 1), (2, 1), (1, 2), (2, 2))},
 }
 """Benchmark -> (group, how to draw a question)."""
+LONG: dict[str, tuple[str, Draw]] = {
+    **{f"math{n}": ("math", partial(_long_math, statements=n)) for n in (7, 8, 9, 11)},
+    **{f"hop{hops}": ("facts", partial(_hop, hops=hops)) for hops in (7, 8, 9, 11)},
+    **{f"deep{a}{b}": ("deep", partial(_deep, left=a, right=b)) for a, b in ((3, 3), (3, 4), (4, 4), (5, 5))},
+}
+"""The same for episodes of 8 to 12 steps."""
+WORLDS = {"micro": BENCHMARKS, "micro_long": LONG}
 
 
 def _sound(graph: Graph) -> bool:
     """No two nodes print the same (a step could not be told from another) and numbers stay small and positive."""
     printed = [node.stdout for node in graph.nodes]
     return len(set(printed)) == len(printed) and all(
-        node.value in NAMES or 0 < int(node.value) < 200 for node in graph.nodes
+        node.value in NAMES or 0 < int(node.value) < _LIMIT for node in graph.nodes
     )
 
 
 def make_tasks(benchmark: str, split: str, count: int, seed: int = 0, world: World | None = None) -> list[Task]:
     """The first `count` distinct tasks of a benchmark's split. Raises `ScoreError` if there are not that many."""
     world = world or make_world()
-    group, draw = BENCHMARKS[benchmark]
+    group, draw = (BENCHMARKS | LONG)[benchmark]
     rng = random.Random(derive_seed("micro-tasks", benchmark, split, seed))
     tasks: dict[str, Task] = {}
     for _ in range(_ATTEMPTS):
@@ -116,8 +138,8 @@ def make_tasks(benchmark: str, split: str, count: int, seed: int = 0, world: Wor
     raise ScoreError(f"micro tasks: {benchmark} has only {len(tasks)} {split} questions, ask for fewer than {count}")
 
 
-def all_tasks(split: str, per_benchmark: int, seed: int = 0, benchmarks: Sequence[str] = ()) -> Iterator[Task]:
-    for benchmark in benchmarks or BENCHMARKS:
+def all_tasks(split: str, per_benchmark: int, seed: int = 0, benchmarks: Iterable[str] = BENCHMARKS) -> Iterator[Task]:
+    for benchmark in benchmarks:
         yield from make_tasks(benchmark, split, per_benchmark, seed)
 
 
@@ -126,11 +148,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--split", choices=SIZES, required=True)
     parser.add_argument("--per-benchmark", type=int, help=f"default: {SIZES}")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--benchmark", action="append", choices=BENCHMARKS, default=[])
+    parser.add_argument("--world", choices=WORLDS, default="micro", help="whose benchmarks, if none is named")
+    parser.add_argument("--benchmark", action="append", choices=[*BENCHMARKS, *LONG], default=[])
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
     count = args.per_benchmark or SIZES[args.split]
-    write_rows(args.out, (task.to_json() for task in all_tasks(args.split, count, args.seed, args.benchmark)))
+    names = args.benchmark or WORLDS[args.world]
+    write_rows(args.out, (task.to_json() for task in all_tasks(args.split, count, args.seed, names)))
 
 
 if __name__ == "__main__":

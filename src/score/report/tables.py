@@ -1,12 +1,13 @@
-"""Tables of results from score files: tidy CSV for computing, Markdown for reading. Runs no model.
+"""Tables of results from score files: tidy CSV for computing, Markdown for reading, LaTeX for papers. Runs no model.
 
     python -m score.report.tables --table 1 --scores eval/*/*/*.score.json --agents agents.json --note "Micro-world." \
-        --out-csv tables/table1.csv --out-md tables/table1.md
+        --out-csv tables/table1.csv --out-md tables/table1.md --out-tex tables/table1.tex
+    python -m score.report.tables --title Baselines --scores ... --agents agents.json --out-md tables/baselines.md
     python -m score.report.tables --headline --scores ... --agents agents.json [--out-md tables/headline.md]
 
 `agents.json` lists the rows in order: {"name", "student", "method", "tables": [1, 2, 3]}. Table 1 is mathematics and
-facts, table 2 deep search, table 3 the ablation on the columns of table 1. The headline is one line per agent over all
-groups, also printed.
+facts, table 2 deep search, table 3 the ablation on the columns of table 1. A table with a title of its own has
+every agent and every benchmark that was scored. The headline is one line per agent over all groups, also printed.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from textwrap import wrap
+
+from tabulate import tabulate
 
 from score import cli
 from score.data import benchmarks
@@ -52,6 +56,14 @@ class Row:
     student: str
     method: str
     tables: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table's text, cell by cell: two columns of words, then numbers."""
+
+    header: list[str]
+    lines: list[list[str]]
 
 
 @dataclass(frozen=True)
@@ -97,24 +109,19 @@ def tidy_csv(table: Table) -> str:
     return out.getvalue()
 
 
-def markdown(table: Table, title: str, note: str) -> str:
-    """The table with a caption, its methods and, per student, the paired differences between consecutive rows."""
+def grid(table: Table) -> Grid:
+    """Means per column, and the average with its interval."""
     header = ["student", "method", *(benchmarks.get(name).label for name in table.columns), "average [95 %]"]
     lines = []
     for row in table.rows:
         cells = table.of(row)
         means = [_percent(cell and cell.array.mean(), [cell]) for cell in cells]
         lines.append([row.student, row.method, *means, _with_interval(average(cells)[0], cells)])
-    parts = [f"**{title}.** {note}".strip(), _grid(header, lines), _sample(table), METHODS]
-    if not all(cell and cell.complete for row in table.rows for cell in table.of(row)):
-        parts.append(INCOMPLETE)
-    if differences := _differences(table):
-        parts += ["Paired differences of the averages in points (same questions, 95 % interval):", differences]
-    return "\n\n".join(parts) + "\n"
+    return Grid(header, lines)
 
 
-def headline(table: Table, note: str) -> str:
-    """Agents x groups, for a terminal: averages in %, the overall one with its interval and number of questions."""
+def headline_grid(table: Table) -> Grid:
+    """Averages per group, the overall one with its interval, and the number of questions."""
     groups = {group: [c for c in table.columns if benchmarks.get(c).group == group] for group in GROUP_LABELS}
     groups = {group: columns for group, columns in groups.items() if columns}
     header = ["student", "method", *(GROUP_LABELS[group] for group in groups), "all [95 %]", "n"]
@@ -125,12 +132,44 @@ def headline(table: Table, note: str) -> str:
         means = [_percent((interval := average(group)[0]) and interval.mean, group) for group in of_groups]
         n = sum(len(cell.values) for cell in cells if cell)
         lines.append([row.student, row.method, *means, _with_interval(average(cells)[0], cells), str(n)])
-    return "\n\n".join(filter(None, [note, _grid(header, lines), _sample(table)])) + "\n"
+    return Grid(header, lines)
 
 
-def _grid(header: list[str], lines: list[list[str]]) -> str:
+def markdown(table: Table, title: str, note: str) -> str:
+    """The table with a caption, its methods and, per student, the paired differences between consecutive rows."""
+    parts = [f"**{title}.** {note}".strip(), _markdown(grid(table)), *_legend(table)]
+    if differences := _differences(table):
+        parts += ["Paired differences of the averages in points (same questions, 95 % interval):", differences]
+    return "\n\n".join(parts) + "\n"
+
+
+def headline(table: Table, note: str) -> str:
+    """Agents x groups, for a terminal: averages in %, the overall one with its interval and number of questions."""
+    return "\n\n".join(filter(None, [note, _markdown(headline_grid(table)), _sample(table)])) + "\n"
+
+
+def latex(shown: Grid, table: Table, title: str, note: str) -> str:
+    """The grid as a `tabular` of the package booktabs; title, note and methods are comments above it."""
+    sentences = ["Needs \\usepackage{booktabs}.", f"{title}. {note}".strip(), *_legend(table)]
+    comments = [f"% {' '.join(sentence.split())}\n" for sentence in sentences]
+    align = ["left", "left", *["right"] * (len(shown.header) - 2)]
+    body = tabulate(shown.lines, shown.header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
+    return "".join(comments) + body.translate(_LATEX) + "\n"
+
+
+_LATEX = str.maketrans({"−": "$-$", "–": "--"})
+"""Characters that not every LaTeX knows, in the finished text: tabulate escapes all others, and would escape these."""
+
+
+def _legend(table: Table) -> list[str]:
+    """What the numbers rest on, how they were made, and what a mark means."""
+    complete = all(cell and cell.complete for row in table.rows for cell in table.of(row))
+    return [_sample(table), METHODS, *([] if complete else [INCOMPLETE])]
+
+
+def _markdown(grid: Grid) -> str:
     """A Markdown table with padded columns: the first two to the left, numbers to the right."""
-    widths = [max(len(line[i]) for line in [header, *lines]) for i in range(len(header))]
+    widths = [max(len(line[i]) for line in [grid.header, *grid.lines]) for i in range(len(grid.header))]
 
     def render(line: list[str]) -> str:
         padded = [
@@ -139,7 +178,7 @@ def _grid(header: list[str], lines: list[list[str]]) -> str:
         return "| " + " | ".join(padded) + " |"
 
     rule = [("-" * w if i < 2 else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
-    return "\n".join([render(header), render(rule), *map(render, lines)])
+    return "\n".join([render(grid.header), render(rule), *map(render, grid.lines)])
 
 
 def _sample(table: Table) -> str:
@@ -150,7 +189,7 @@ def _sample(table: Table) -> str:
         for column, cell in zip(table.columns, table.of(row), strict=True):
             sizes[column] = max(sizes[column], len(cell.values) if cell else 0)
             seeds.update(cell.seeds if cell else ())
-    micro = any(benchmarks.get(column).world == "micro" for column in table.columns)
+    micro = any(benchmarks.get(column).world != "published" for column in table.columns)
     world = "Generated micro-world questions: these numbers are not the paper's." if micro else "Published questions."
     listed = ", ".join(f"{benchmarks.get(column).label} {n}" for column, n in sizes.items())
     return f"{world} n = {sum(sizes.values())} questions ({listed}); seeds {', '.join(map(str, sorted(seeds)))}."
@@ -195,26 +234,41 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make a table of results from score files.")
     kind = parser.add_mutually_exclusive_group(required=True)
     kind.add_argument("--table", type=int, choices=sorted(TITLES))
+    kind.add_argument("--title", help="a table of all agents and benchmarks that have scores")
     kind.add_argument("--headline", action="store_true", help="one line per agent over all groups, also printed")
     parser.add_argument("--scores", required=True, type=Path, nargs="+")
     parser.add_argument("--agents", required=True, type=Path)
     parser.add_argument("--note", default="", help="what a reader must know of this experiment")
     parser.add_argument("--out-csv", type=Path)
     parser.add_argument("--out-md", type=Path)
+    parser.add_argument("--out-tex", type=Path, help="LaTeX, for the package booktabs")
+    parser.add_argument("--out-tex", type=Path)
     args = parser.parse_args(argv)
     rows, cells = read_rows(args.agents), pool(map(read_scores, args.scores))
+    if args.table:
+        title = f"Table {args.table}: {TITLES[args.table]}"
+        made = table([row for row in rows if args.table in row.tables], cells, GROUPS[args.table])
+    else:
+        title, scored = args.title, {agent for agent, _ in cells}
+        made = table([row for row in rows if row.name in scored], cells, tuple(GROUP_LABELS))
+    text = headline(made, args.note) if args.headline else markdown(made, title, args.note)
     if args.headline:
         scored = {agent for agent, _ in cells}
         made = table([row for row in rows if row.name in scored], cells, tuple(GROUP_LABELS))
-        text = headline(made, args.note)
+        title, shown, text = "Headline", headline_grid(made), headline(made, args.note)
         print(text)
     else:
         made = table([row for row in rows if args.table in row.tables], cells, GROUPS[args.table])
-        text = markdown(made, f"Table {args.table}: {TITLES[args.table]}", args.note)
+        title = f"Table {args.table}: {TITLES[args.table]}"
+        shown, text = grid(made), markdown(made, title, args.note)
     if args.out_md:
         write_text(args.out_md, text)
     if args.out_csv:
         write_text(args.out_csv, tidy_csv(made))
+    if args.out_tex:
+        write_text(args.out_tex, latex(shown, made, title, args.note))
+    if args.out_tex:
+        write_text(args.out_tex, latex(made, title, args.note))
 
 
 if __name__ == "__main__":

@@ -23,14 +23,15 @@ from score.config import Config, lineage, read
 from score.config.schema import Agent, Grpo
 from score.correct.sets import KeyStep
 from score.data.metric import metric_of
+from score.data.splits import part_of
 from score.engine import open_engine
 from score.engine.base import Completion, Request
 from score.errors import ScoreError
 from score.evaluate import metrics
 from score.jsonl import read_rows
 from score.judge import Case, Judge
-from score.provenance import input_key, model_digest, provenance
-from score.records import StopReason, Trajectory
+from score.provenance import input_key, provenance
+from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool
 from score.train import rewards
 
@@ -151,13 +152,15 @@ def dataset_rows(key_steps: Sequence[KeyStep], prompts_per_update: int) -> list[
 
 
 def train(
-    model, codec, key_steps: Sequence[KeyStep], config: Config, agent: Agent, settings: Grpo, work: Path, seed: int
-):
-    """Trains `model`; returns (model, log history)."""
+    model, codec, key_steps: Sequence[KeyStep], config: Config, agent: Agent, settings: Grpo, work: Path, seed: int,
+    held_out: Sequence[Task] = (),
+):  # fmt: skip
+    """Trains `model`; returns (model, log history). `held_out` gives the learning curve, if the settings want one."""
     import torch
     from datasets import Dataset
     from trl import GRPOConfig
 
+    from score.train.heldout import HeldOut
     from score.train.optim import last_checkpoint, optimizers, trainer_arguments
     from score.train.output import ProgressCallback, lora, quiet
     from score.train.trainer import AgentGRPO, Rollouts
@@ -174,10 +177,6 @@ def train(
         scale_rewards=settings.scale_rewards if settings.scale_rewards != "none" else False,
         **trainer_arguments(settings, work, seed),
     )
-    if settings.batch % settings.generations:
-        raise ScoreError(
-            f"training.grpo: batch {settings.batch} is not a multiple of generations {settings.generations}"
-        )
     model = lora(model, settings.lora)
     with sandbox(config) as pool, reward_model(config, agent, settings, work) as reward:
         key_steps = replaying(key_steps, config, pool)
@@ -193,6 +192,10 @@ def train(
             rollouts=rollouts, negative_weight=settings.negative_weight,
         )  # fmt: skip
         quiet(trainer)
+        if settings.eval_every and held_out:
+            curve = HeldOut(held_out, config.sampling.evaluate, every=settings.eval_every, batch=settings.batch)
+            curve.trainer = trainer
+            trainer.add_callback(curve)
         trainer.train(resume_from_checkpoint=last_checkpoint(work))
     return trainer.accelerator.unwrap_model(trainer.model), trainer.state.log_history
 
@@ -202,24 +205,30 @@ def main(argv: Sequence[str] | None = None) -> None:
     cli.stage_arguments(parser)
     parser.add_argument("--data", type=Path, required=True, help="rl.jsonl of the correction stage")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--tasks", type=Path, nargs="+", default=[], help="training questions, for the held-out ones")
+    parser.add_argument("--splits", type=Path, help="which of them are held out")
     args = parser.parse_args(argv)
     config = read(args.config)
     agent = lineage.agent(config, args.agent)
     settings = config.training.grpo[agent.settings]
-    from score.engine.transformers import load_model
     from score.train.output import finish
-    from score.train.sft import start_path
+    from score.train.start import load_start
 
-    entry = config.models[lineage.base_model(config, agent.name)]
-    path = start_path(config, agent, args.seed, args.root)
-    model, codec = load_model(path, entry.dtype, entry.revision)
-    key_steps, counts = usable([KeyStep.from_json(row) for row in read_rows(args.data)], codec, settings.max_prompt)
+    held_out = []
+    if args.splits:
+        questions = [Task.from_json(row) for path in args.tasks for row in read_rows(path)]
+        held_out = part_of(questions, args.splits, "held_out")
+    start = load_start(config, agent, args.seed, args.root)
+    rows = [KeyStep.from_json(row) for row in read_rows(args.data)]
+    key_steps, counts = usable(rows, start.codec, settings.max_prompt)
     log.info("%s: %s", agent.name, counts)
-    start = model_digest(path, entry.revision)
-    work = args.work / input_key([args.data], start)
-    model, history = train(model, codec, key_steps, config, agent, settings, work, args.seed)
-    record = provenance(fingerprint.settings(config, "grpo", agent.name), seed=args.seed, start=start, data=counts)
-    finish(args.out, model, codec.tokenizer, history, record)
+    work = args.work / input_key([args.data], start.digest)
+    model, history = train(
+        start.model, start.codec, key_steps, config, agent, settings, work, args.seed, held_out=held_out
+    )
+    settings_used = fingerprint.settings(config, "grpo", agent.name)
+    record = provenance(settings_used, seed=args.seed, start=start.digest, data=counts)
+    finish(args.out, model, start.codec.tokenizer, history, record)
 
 
 if __name__ == "__main__":

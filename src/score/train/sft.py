@@ -17,14 +17,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from score import cli, fingerprint
-from score.attempts import trained_model
-from score.config import Agent, Config, lineage, read
+from score.config import lineage, read
 from score.config.schema import Sft
-from score.engine import resolve_path
 from score.jsonl import read_rows
-from score.provenance import input_key, model_digest, provenance
+from score.provenance import input_key, provenance
 from score.records import Trajectory
-from score.train.output import finish
 from score.train.rows import TrainingSet, training_set
 
 log = logging.getLogger("sft")
@@ -65,14 +62,6 @@ def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int,
     return trainer.model, trainer.state.log_history
 
 
-def start_path(config: Config, agent: Agent, seed: int, root: Path) -> str:
-    """The model folder (or hub name) that a trained agent starts from."""
-    start = lineage.agent(config, agent.start)
-    if start.method == "prompt":
-        return resolve_path(config.models[start.model].path)
-    return str(trained_model(root, start.name, seed))
-
-
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.stage_arguments(parser)
@@ -83,18 +72,17 @@ def main(argv: Sequence[str] | None = None) -> None:
     agent = lineage.agent(config, args.agent)
     settings = config.training.sft[agent.settings]
     trajectories = [Trajectory.from_json(row) for path in args.data for row in read_rows(path)]
-    from score.engine.transformers import load_model
+    from score.train.output import finish
+    from score.train.start import load_start
 
-    entry = config.models[lineage.base_model(config, agent.name)]
-    path = start_path(config, agent, args.seed, args.root)
-    model, codec = load_model(path, entry.dtype, entry.revision)
-    data = training_set(trajectories, codec, settings.max_length)
+    start = load_start(config, agent, args.seed, args.root)
+    data = training_set(trajectories, start.codec, settings.max_length)
     log.info("%s: %s", agent.name, data.counts)
-    start = model_digest(path, entry.revision)
-    work = args.work / input_key(args.data, start)
-    model, history = train(model, codec, data, settings, work, args.seed, f"sft {agent.name}")
-    record = provenance(fingerprint.settings(config, "sft", agent.name), seed=args.seed, start=start, data=data.counts)
-    finish(args.out, model, codec.tokenizer, history, record)
+    work = args.work / input_key(args.data, start.digest)
+    model, history = train(start.model, start.codec, data, settings, work, args.seed, f"sft {agent.name}")
+    settings_used = fingerprint.settings(config, "sft", agent.name)
+    record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts)
+    finish(args.out, model, start.codec.tokenizer, history, record)
 
 
 if __name__ == "__main__":

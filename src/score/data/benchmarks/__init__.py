@@ -9,6 +9,7 @@ from score.data.benchmarks import (
     aime25,
     bamboogle,
     gaia,
+    hard,
     hle,
     hotpotqa,
     math500,
@@ -40,6 +41,8 @@ def get(name: str) -> Benchmark:
     """The benchmark of that name. Raises `ScoreError` with the nearest name."""
     if name in BENCHMARKS:
         return BENCHMARKS[name]
+    if name == hard.BENCHMARK.name:
+        return hard.BENCHMARK
     near = difflib.get_close_matches(name, NAMES, n=1)
     hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(NAMES)}"
     raise ScoreError(f"unknown benchmark {name!r}; {hint}")

@@ -1,0 +1,131 @@
+"""Figure 3a: how many corrections the teacher needed, as shares of the mentored tasks.
+
+    python -m score.report.figures.figure3a --corrections correct/bc20-s*/trajectories.jsonl --out-dir figures
+
+A task ends solved after 0, 1, 2, ... corrections; or hard, which is unsolved after all of them; or failed, when the
+teacher or the infrastructure failed. Seeds are pooled: a task counts once per file.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from score import cli
+from score.data import benchmarks
+from score.errors import ScoreError
+from score.jsonl import numbered_rows
+from score.report.figures import style, values
+from score.report.stats import wilson
+from score.report.tables import GROUP_LABELS
+
+LABELS = GROUP_LABELS | {"search": "search"}
+REMAINDER = ("hard", "failed")
+COLUMNS = ("group", "corrections", "tasks", "share", "low", "high", "n")
+
+CAPTION = (
+    "Share of the tasks of mentored problem solving, in %, by the teacher's corrections until the student solved them, "
+    "with Wilson's 95 % interval; n counts tasks over all seeds. hard: unsolved after all corrections. failed: the "
+    "teacher or the infrastructure failed."
+)
+
+Counts = Counter[tuple[str, str]]
+"""(group, number of corrections or how else it ended) -> tasks."""
+
+
+def count(paths: Sequence[Path]) -> Counts:
+    """Counts the tasks of mentored files, row by row: the files are large. Raises `ScoreError` with file and line."""
+    counts: Counts = Counter()
+    for path in paths:
+        for number, row in numbered_rows(path):
+            try:
+                counts[_group(row["task"]), _ending(row)] += 1
+            except (KeyError, TypeError) as error:
+                raise ScoreError(
+                    f"{path}:{number}: not a mentored task ({type(error).__name__}: {error}); give the "
+                    "trajectories.jsonl of `score.correct`"
+                ) from None
+    return counts
+
+
+def _group(task: Mapping[str, Any]) -> str:
+    if task["dataset"] in benchmarks.BENCHMARKS:
+        return benchmarks.get(task["dataset"]).group
+    return "math" if task["meta"].get("metric") == "math" else "search"
+
+
+def _ending(row: Mapping[str, Any]) -> str:
+    return str(len(row["corrections"])) if row["outcome"] == "solved" else row["outcome"]
+
+
+def shares(counts: Counts) -> pd.DataFrame:
+    """One line per group and ending, zeros included; the shares of a group add up to 1."""
+    most = max((int(ending) for _, ending in counts if ending not in REMAINDER), default=0)
+    endings = [*map(str, range(most + 1)), *REMAINDER]
+    lines = []
+    for group in (group for group in LABELS if any(group == counted for counted, _ in counts)):
+        n = sum(counts[group, ending] for ending in endings)
+        for ending in endings:
+            tasks = counts[group, ending]
+            share = wilson(tasks, n)
+            lines.append((group, ending, tasks, share.mean, share.low, share.high, n))
+    return pd.DataFrame(lines, columns=COLUMNS)
+
+
+def table(data: pd.DataFrame) -> pd.DataFrame:
+    """One line per ending, one column per group."""
+    shown = pd.DataFrame({"corrections": data["corrections"].unique()})
+    for group, of_group in data.groupby("group", sort=False):
+        shown[_label(group, of_group)] = [values.percent(row, "share") for _, row in of_group.iterrows()]
+    return shown
+
+
+def _label(group: str, of_group: pd.DataFrame) -> str:
+    return f"{LABELS[group]} (n = {of_group['n'].iloc[0]})"
+
+
+def draw(data: pd.DataFrame, note: str) -> style.Figure:
+    figure, (axes,) = style.canvas(note)
+    if data.empty:
+        style.say(axes, "no task was mentored")
+        return figure
+    import seaborn as sns
+
+    looks = style.looks(LABELS, data["group"])
+    shown = data.assign(**{name: 100 * data[name] for name in ("low", "high")}, mean=100 * data["share"])
+    sns.barplot(
+        shown, x="corrections", y="mean", hue="group", errorbar=None, legend=False, ax=axes, edgecolor="0.15",
+        linewidth=0.8, hue_order=list(looks), palette={group: look.colour for group, look in looks.items()},
+        saturation=1,
+    )  # fmt: skip
+    for bars, (group, look) in zip(list(axes.containers), looks.items(), strict=True):
+        of_group = shown[shown["group"] == group]
+        bars.set_label(_label(group, of_group))
+        for bar in bars:
+            bar.set_hatch(look.hatch)
+        style.intervals(axes, [bar.get_x() + bar.get_width() / 2 for bar in bars], of_group, "0.15")
+    edge = data["corrections"].nunique() - len(REMAINDER) - 0.5
+    axes.axvline(edge, color="0.5", linewidth=0.8, linestyle=":")
+    axes.text(edge + 0.1, 0.97, "not solved", transform=axes.get_xaxis_transform(), va="top")
+    axes.set(xlabel="teacher corrections until solved", ylabel="share of tasks (%)", ylim=(0, None))
+    style.legend_above(figure, axes)
+    return figure
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description="Draw the share of tasks by number of teacher corrections.")
+    parser.add_argument("--corrections", required=True, type=Path, nargs="+", help="mentored tasks, a file per seed")
+    style.arguments(parser)
+    args = parser.parse_args(argv)
+    data = shares(count(args.corrections))
+    caption = style.caption("Figure 3a: Teacher corrections", args.note, CAPTION)
+    style.save(draw(data, args.note), data, table(data), caption, args.out_dir, "figure3a")
+
+
+if __name__ == "__main__":
+    cli.run(main)

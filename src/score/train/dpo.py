@@ -1,0 +1,129 @@
+"""DPO on key-step pairs (compared in the paper's appendix C): after the same verified prefix, the teacher's fix is
+preferred to the student's error.
+
+    python -m score.train.dpo --config ... --agent dpo --seed 0 --data correct/bc20-s0/rl.jsonl --out train/dpo-s0 ...
+
+The pairs are those that SCoRe-RL starts from, so the two differ in the algorithm and not in the data. A pair is one
+turn against another, without observations; its ids come from the same segments as in rollouts, SFT and RL.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from score import cli, fingerprint
+from score.agent.protocol import messages, plan_text, step_message
+from score.config import lineage, read
+from score.config.schema import Dpo
+from score.correct.sets import KeyStep
+from score.errors import ScoreError
+from score.jsonl import read_rows
+from score.provenance import input_key, provenance
+from score.records import Step
+
+if TYPE_CHECKING:
+    from score.engine.codec import ChatCodec
+
+log = logging.getLogger("dpo")
+
+
+def pair(key_step: KeyStep, codec: ChatCodec) -> dict[str, list[int]] | None:
+    """Ids of prefix, preferred and rejected turn, end tokens included; None for a hard task, which has no pair."""
+    if key_step.fix is None or key_step.wrong is None:
+        return None
+    before = messages(
+        key_step.task.question, key_step.plan, key_step.prefix, final_observation=key_step.plan is not None
+    )
+    chosen, rejected = (_turn_ids(turn, key_step.k, codec) for turn in (key_step.fix, key_step.wrong))
+    return {"prompt_ids": codec.prompt(before), "chosen_ids": chosen, "rejected_ids": rejected}
+
+
+def _turn_ids(turn: Step, k: int, codec: ChatCodec) -> list[int]:
+    if k == 0 and turn.text is None:
+        turn = Step(turn.thought, "", text=plan_text(turn.thought))
+    return [*codec.turn_ids(step_message(turn)), codec.eos_id]
+
+
+def pairs(key_steps: Sequence[KeyStep], codec: ChatCodec, max_length: int) -> tuple[list[dict], dict[str, int]]:
+    """The pairs that fit, and how many were left out and why. Raises `ScoreError` if none is left."""
+    found = [p for k in key_steps if (p := pair(k, codec)) is not None]
+    kept = [p for p in found if _length(p) <= max_length]
+    counts = {
+        "given": len(key_steps),
+        "used": len(kept),
+        "hard_without_pair": len(key_steps) - len(found),
+        "too_long": len(found) - len(kept),
+    }
+    if not kept:
+        raise ScoreError(f"DPO has no pairs: {counts}; the student made no corrected error, or raise max_length")
+    return kept, counts
+
+
+def _length(ids: dict[str, list[int]]) -> int:
+    return len(ids["prompt_ids"]) + max(len(ids["chosen_ids"]), len(ids["rejected_ids"]))
+
+
+def train(model, reference, codec: ChatCodec, data: list[dict], settings: Dpo, work: Path, seed: int, label: str):
+    """Trains `model` in place against a frozen `reference` (None with adapters); returns (model, log history)."""
+    import torch
+    from datasets import Dataset
+    from trl import DPOConfig, DPOTrainer
+
+    from score.train.optim import last_checkpoint, optimizers, trainer_arguments
+    from score.train.output import ProgressCallback, lora, quiet
+
+    class PairTrainer(DPOTrainer):
+        """Takes ids as they are; its own preparation would render and tokenise the text once more."""
+
+        def _prepare_dataset(self, dataset, *args, **kwargs):
+            return dataset
+
+    torch.manual_seed(seed)
+    arguments = DPOConfig(
+        num_train_epochs=settings.epochs,
+        beta=settings.beta,
+        max_length=None,  # pairs are measured before; TRL would cut at 1024 silently
+        **trainer_arguments(settings, work, seed),
+    )
+    tokenizer = codec.tokenizer
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model = lora(model.train(), settings.lora)
+    trainer = PairTrainer(
+        model=model, ref_model=reference, args=arguments, train_dataset=Dataset.from_list(data),
+        processing_class=tokenizer, callbacks=[ProgressCallback(label)], optimizers=optimizers(model, settings),
+    )  # fmt: skip
+    quiet(trainer)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    return trainer.accelerator.unwrap_model(trainer.model), trainer.state.log_history
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    cli.stage_arguments(parser)
+    parser.add_argument("--data", type=Path, required=True, help="rl.jsonl of the correction stage")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args(argv)
+    config = read(args.config)
+    agent = lineage.agent(config, args.agent)
+    settings = config.training.dpo[agent.settings]
+    from score.train.output import finish
+    from score.train.start import load_start
+
+    start = load_start(config, agent, args.seed, args.root)
+    reference = None if settings.lora else load_start(config, agent, args.seed, args.root).model
+    data, counts = pairs([KeyStep.from_json(row) for row in read_rows(args.data)], start.codec, settings.max_length)
+    log.info("%s: %s", agent.name, counts)
+    work = args.work / input_key([args.data], start.digest)
+    model, history = train(start.model, reference, start.codec, data, settings, work, args.seed, f"dpo {agent.name}")
+    settings_used = fingerprint.settings(config, "dpo", agent.name)
+    record = provenance(settings_used, seed=args.seed, start=start.digest, data=counts)
+    finish(args.out, model, start.codec.tokenizer, history, record)
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,68 @@
+"""The learning curve of an RL run: held-out training-distribution questions, solved from the start, every few updates.
+
+These questions are neither trained on nor any benchmark's. Rollouts cannot stand in for them: with a short horizon they
+start behind a verified prefix, so their success says nothing about a run with another horizon.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from statistics import fmean
+
+from transformers import PreTrainedModel, TrainerCallback
+
+from score.agent.drivers import run_episodes
+from score.agent.episode import Episode
+from score.config.schema import Sampling
+from score.data.metric import metric_of
+from score.engine.transformers import TransformersEngine
+from score.errors import InfrastructureError
+from score.evaluate import metrics
+from score.records import StopReason, Task, derive_seed
+from score.train.trainer import AgentGRPO, Rollouts
+
+log = logging.getLogger("heldout")
+
+
+def accuracy(model: PreTrainedModel, tasks: Sequence[Task], rollouts: Rollouts, sampling: Sampling, batch: int):
+    """(share of right answers, number of tasks behind it): tasks that rules can decide and that have an outcome.
+
+    Raises `InfrastructureError` if no task has one.
+    """
+    engine = TransformersEngine(model, rollouts.codec, context=rollouts.context, batch=batch)
+    episodes = [Episode(task, rollouts.limits, seed=derive_seed("held-out", task.id)) for task in tasks]
+    run_episodes(episodes, engine, sampling, rollouts.pool, rollouts.tools)
+    decided = [
+        value
+        for episode in episodes
+        if episode.stop != StopReason.INFRASTRUCTURE_ERROR
+        and (value := metrics.decide(metric_of(episode.task), episode.answer, episode.task.answers)) is not None
+    ]
+    if not decided:
+        raise InfrastructureError(f"none of {len(tasks)} held-out questions has an outcome: {episodes[0].failure}")
+    return fmean(decided), len(decided)
+
+
+class HeldOut(TrainerCallback):
+    """Logs `heldout/accuracy` and `heldout/n` at the start and every `every` updates."""
+
+    def __init__(self, tasks: Sequence[Task], sampling: Sampling, *, every: int, batch: int) -> None:
+        self.tasks, self.sampling, self.every, self.batch = tasks, sampling, every, batch
+        self.trainer: AgentGRPO | None = None  # set once it exists: it takes its callbacks first
+
+    def on_train_begin(self, args, state, control, **kwargs) -> None:
+        if state.global_step == 0:
+            state.log_history.append({"step": 0, **self._look()})
+
+    def on_step_end(self, args, state, control, **kwargs) -> None:
+        if state.global_step % self.every == 0:
+            for name, value in self._look().items():
+                self.trainer._metrics["train"][name].append(value)  # the row of this update takes it along
+
+    def _look(self) -> dict[str, float]:
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        share, n = accuracy(model, self.tasks, self.trainer.rollouts, self.sampling, self.batch)
+        model.train()
+        log.info("%.1f %% of %d held-out questions", 100 * share, n)
+        return {"heldout/accuracy": share, "heldout/n": float(n)}

@@ -1,0 +1,38 @@
+"""Where a training run starts: the model of the agent that it continues, with its codec and digest."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel
+
+from score.attempts import trained_model
+from score.config import Agent, Config, lineage
+from score.engine import resolve_path
+from score.engine.codec import ChatCodec
+from score.engine.transformers import load_model
+from score.provenance import model_digest
+
+
+@dataclass(frozen=True)
+class StartModel:
+    model: PreTrainedModel
+    codec: ChatCodec
+    digest: str
+
+
+def load_start(config: Config, agent: Agent, seed: int, root: Path) -> StartModel:
+    """Loads it. Raises `ScoreError` if the agent before it is not trained."""
+    entry = config.models[lineage.base_model(config, agent.name)]
+    path = start_path(config, agent, seed, root)
+    model, codec = load_model(path, entry.dtype, entry.revision)
+    return StartModel(model, codec, model_digest(path, entry.revision))
+
+
+def start_path(config: Config, agent: Agent, seed: int, root: Path) -> str:
+    """The model folder (or hub name) that a trained agent starts from."""
+    start = lineage.agent(config, agent.start)
+    if start.method == "prompt":
+        return resolve_path(config.models[start.model].path)
+    return str(trained_model(root, start.name, seed))
