@@ -59,8 +59,9 @@ CODE: dict[str, tuple[str, ...]] = {
     "score": (*_RIGHT, "evaluate/score.py"),
     "report": ("report/tables.py", "report/cells.py", "report/stats.py"),
     "figures": (
-        *(f"report/figures/{name}.py" for name in ("style", "figure3a", "figure3b", "learning_curves", "horizon")),
-        *("report/figures/gradient_variance.py", "report/cells.py", "report/stats.py"),
+        *(f"report/figures/{name}.py" for name in ("style", "values", "figure3a", "figure3b", "learning_curves")),
+        *("report/figures/horizon.py", "report/figures/gradient_variance.py"),
+        *("report/tables.py", "report/cells.py", "report/stats.py"),
     ),
 }
 

@@ -85,7 +85,13 @@ class Plan:
         """Rows of the tables: names, labels, membership."""
         models = self.config.models
         rows = [
-            {"name": a.name, "method": a.label, "student": models[m].label or m, "tables": a.tables}
+            {
+                "name": a.name,
+                "method": a.label,
+                "student": models[m].label or m,
+                "tables": a.tables,
+                "compare": lineage.compared(self.config, a.name),
+            }
             for a in self.shown
             for m in [lineage.base_model(self.config, a.name)]
         ]

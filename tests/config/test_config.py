@@ -96,6 +96,17 @@ def test_lineage():
         lineage.agent(config, "scorerl")
 
 
+def test_agents_are_compared_with_where_they_start_and_the_method_with_all():
+    config = load(MICRO)
+    assert lineage.compared(config, "dpo") == ["score_sft"]
+    assert lineage.compared(config, "score_sft") == ["bc20", "bc_full"]
+    rest = {"score_sft", "bc20", "bc_full", "grpo", "dpo", "sft_both"}
+    rest |= {f"ablation_{word}" for word in ("no_short_horizon", "no_key_step", "neither")}
+    assert set(lineage.compared(config, "score_rl")) == rest
+    assert lineage.compared(config, "teacher") == []
+    assert "qwen3b_bc20" not in lineage.compared(load(PAPER), "qwen7b_score_rl"), "another student"
+
+
 def test_the_paper_grid_is_whole():
     """Three students with five rows in table 1, the ablation in table 3, deep search in table 2."""
     config = load(PAPER)

@@ -7,7 +7,7 @@ import pytest
 from score.errors import ScoreError
 from score.evaluate.score import QuestionScore, Scores
 from score.jsonl import write_json, write_rows, write_text
-from score.report.figures import figure3a, figure3b, gradient_variance, horizon, learning_curves
+from score.report.figures import figure3a, figure3b, gradient_variance, horizon, learning_curves, style, values
 from score.report.tables import Row
 
 AGENTS = [
@@ -206,6 +206,58 @@ def test_gradient_variance_from_files(tmp_path):
     assert float(rows[0]["bound"]) == pytest.approx(11)
     assert float(rows[2]["bound"]) < float(rows[1]["bound"]) < 11
     assert {row["n"] for row in rows} == {"3"}
+
+
+def test_seeds_of_a_task_are_one_task(tmp_path):
+    lines = ["agent,seed,task,prefix,remaining,rollouts,variance,norm2"]
+    lines += ["sft,0,a,0,4,8,1,0", "sft,1,a,0,4,8,3,0", "sft,0,b,0,6,8,4,0"]
+    write_text(tmp_path / "v.csv", "\n".join(lines) + "\n")
+    (row,) = gradient_variance.aggregate(gradient_variance.read_variances([tmp_path / "v.csv"]), 0.9).to_dict("records")
+    assert (row["mean"], row["n"], row["seeds"]) == (3, 2, 2), "(1 + 3) / 2 and 4, not their mean over three lines"
+    assert row["low"] == 2
+    assert row["high"] == 4
+
+
+@pytest.mark.parametrize("lines", [[], ["sft,0,a,0,4,8,0,0", "sft,0,a,2,2,8,0,0"]])
+def test_no_variance_at_all_is_drawn_too(tmp_path, lines):
+    header = "agent,seed,task,prefix,remaining,rollouts,variance,norm2"
+    write_text(tmp_path / "v.csv", "\n".join([header, *lines]) + "\n")
+    gradient_variance.main(["--data", str(tmp_path / "v.csv"), "--note", NOTE, "--out-dir", str(tmp_path)])
+    assert len(check_files(tmp_path, "gradient_variance")) == len(lines)
+
+
+def test_a_file_of_something_else_is_named(tmp_path):
+    write_text(tmp_path / "v.csv", "agent,seed\nsft,0\n")
+    with pytest.raises(ScoreError, match=r"v.csv: not a file of gradient variances"):
+        gradient_variance.read_variances([tmp_path / "v.csv"])
+    write_text(tmp_path / "train/rl-s0/log.csv", "step,loss\n1,0.5\n")
+    with pytest.raises(ScoreError, match=r"log.csv: no columns step and reward"):
+        learning_curves.read_curves([tmp_path / "train/rl-s0/log.csv"])
+
+
+# Looks and labels
+
+
+def test_agents_look_different_and_the_same_in_every_figure():
+    names = [f"agent {i}" for i in range(40)]
+    everyone = style.looks(names, names)
+    assert len(set(everyone.values())) == 40
+    assert len({(look.marker, look.dashes) for look in everyone.values()}) == 35, "without colour, as far as they go"
+    assert style.looks(names, ["agent 7"]) == {"agent 7": everyone["agent 7"]}
+
+
+def test_students_are_named_where_methods_are_not_enough():
+    rows = [Row("a", "3B", "BC", (1,)), Row("b", "7B", "BC", (1,)), Row("c", "7B", "SCoRe-RL", (1,))]
+    assert values.labels(rows) == {"a": "BC, 3B", "b": "BC, 7B", "c": "SCoRe-RL"}
+
+
+def test_incomplete_accuracies_are_marked(tmp_path, agents):
+    paths = write_scores(
+        tmp_path, scores("bc", "hard", {"a": 1.0, "b": None}), scores("rl", "hard", {"a": 1.0, "b": 0.0})
+    )
+    figure3b.main(["--scores", *paths, "--agents", agents, "--note", NOTE, "--out-dir", str(tmp_path)])
+    rows = check_files(tmp_path, "figure3b", "100.0* [", "\\* incomplete", "50.0 [")
+    assert [(row["n"], row["complete"]) for row in rows] == [("1", "False"), ("2", "True")]
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):

@@ -16,7 +16,7 @@ from score.report.tables import main
 AGENTS = [
     {"name": "teacher", "student": "Oracle", "method": "teacher", "tables": [1, 2]},
     {"name": "sft", "student": "Tiny", "method": "SFT", "tables": [1, 2, 3]},
-    {"name": "rl", "student": "Tiny", "method": "RL", "tables": [1, 3]},
+    {"name": "rl", "student": "Tiny", "method": "RL", "tables": [1, 3], "compare": ["sft", "absent"]},
 ]
 
 
@@ -154,6 +154,44 @@ def test_headline(tmp_path, files, capsys):
     ]
     assert [line[-2].strip() for line in lines[2:]] == ["160", "160", "120"]
     assert [cell.strip() for cell in lines[4][5:7]] == ["–", "–"]
+
+
+LATEX = r"""\begin{tabular}{llrr}
+\toprule
+ student    & method              &   math2 &        average [95 \%] \\
+\midrule
+ Tiny\_0.5B & BC on 20 \% \& more  &   50.0* &   50.0* [0.0, 100.0] \\
+ Tiny\_0.5B & SCoRe $-$ key \{step\} &   100.0 & 100.0 [34.2, 100.0] \\
+ Tiny\_0.5B & not run             &      -- &                  -- \\
+\bottomrule
+\end{tabular}
+"""
+
+
+def test_latex_escapes_what_labels_may_hold(tmp_path):
+    methods = {"bc": "BC on 20 % & more", "rl": "SCoRe − key {step}", "off": "not run"}
+    agents = [{"name": n, "student": "Tiny_0.5B", "method": m, "tables": [1]} for n, m in methods.items()]
+    write_json(tmp_path / "agents.json", agents)
+    write_json(tmp_path / "bc.json", scores("bc", "math2", [1, 0, None]).to_json())
+    write_json(tmp_path / "rl.json", scores("rl", "math2", [1, 1, None]).to_json() | {"complete": True})
+    paths = [str(tmp_path / name) for name in ("bc.json", "rl.json")]
+    command = ["--scores", *paths, "--agents", str(tmp_path / "agents.json"), "--note", "One\nnote & 5 %."]
+    main(["--table", "1", *command, "--out-tex", str(tmp_path / "t.tex")])
+    text = (tmp_path / "t.tex").read_text()
+    assert re.sub(" +", " ", text[text.index("\\begin") :]) == re.sub(" +", " ", LATEX)
+    comments = text[: text.index("\\begin")].splitlines()
+    assert all(line.startswith("% ") for line in comments), "a caption of several lines stays a comment"
+    assert comments[1] == "% Table 1: Mathematics and factual questions. One note & 5 %."
+
+
+@pytest.mark.parametrize("kind", [["--title", "Baselines"], ["--headline"]])
+def test_every_kind_of_table_has_a_latex_form(tmp_path, files, kind):
+    main([*kind, *files, "--out-tex", str(tmp_path / "t.tex")])
+    lines = (tmp_path / "t.tex").read_text().splitlines()
+    rows = [line for line in lines if line.endswith(r"\\")]
+    assert f"% {kind[-1].strip('-').capitalize()}." in lines
+    assert len(rows) == 1 + len(AGENTS)
+    assert len({line.count("&") for line in rows}) == 1
 
 
 def test_tables_are_reproducible(tmp_path, files):

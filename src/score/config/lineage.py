@@ -33,6 +33,23 @@ def cold_start(config: Config, name: str) -> str:
     return next(a.name for a in ancestors(config, name) if a.data == "cold_start")
 
 
+def compared(config: Config, name: str) -> list[str]:
+    """Agents of the same student whose scores an agent's are compared with, question by question.
+
+    The one that it starts from; SCoRe-SFT also with BC on all demonstrations, and the full method with every other.
+    """
+    entry, base = agent(config, name), base_model(config, name)
+    trained = [
+        a for a in config.agents if a.method != "prompt" and a.name != name and base_model(config, a.name) == base
+    ]
+    others = []
+    if entry.method == "grpo" and entry.short_horizon and entry.key_step_reward:
+        others = [a.name for a in trained]
+    elif entry.data == "corrections":
+        others = [a.name for a in trained if a.data == "demonstrations"]
+    return list(dict.fromkeys([*([entry.start] if entry.start else []), *others]))
+
+
 def run(name: str, seed: int | str) -> str:
     """The folder name of a training run: one agent, one seed."""
     return f"{name}-s{seed}"

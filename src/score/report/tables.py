@@ -5,9 +5,10 @@
     python -m score.report.tables --title Baselines --scores ... --agents agents.json --out-md tables/baselines.md
     python -m score.report.tables --headline --scores ... --agents agents.json [--out-md tables/headline.md]
 
-`agents.json` lists the rows in order: {"name", "student", "method", "tables": [1, 2, 3]}. Table 1 is mathematics and
-facts, table 2 deep search, table 3 the ablation on the columns of table 1. A table with a title of its own has
-every agent and every benchmark that was scored. The headline is one line per agent over all groups, also printed.
+`agents.json` lists the rows in order: {"name", "student", "method", "tables": [1, 2, 3], "compare": [names]}. Table 1
+is mathematics and facts, table 2 deep search, table 3 the ablation on the columns of table 1. A table with a title of
+its own has every agent and every benchmark that was scored. The headline is one line per agent over all groups, also
+printed.
 """
 
 from __future__ import annotations
@@ -42,6 +43,9 @@ METHODS = (
     "each column (10,000 resamples; the seeds of a question stay together), or Wilson's where nothing varies. It does "
     "not contain the variance between training runs: few seeds are few, whatever the interval."
 )
+DIFFERENCES = (
+    "Paired differences of the averages in points (same questions, 95 % interval, not corrected for their number):"
+)
 INCOMPLETE = (
     "\\* incomplete: questions without a score (infrastructure errors, missing predictions or seeds, answers that wait "
     "for a judge) are left out of the mean, never counted as wrong. – not run."
@@ -50,12 +54,13 @@ INCOMPLETE = (
 
 @dataclass(frozen=True)
 class Row:
-    """One agent as a table shows it."""
+    """One agent as a table shows it; `compare` names the agents that it is compared with, question by question."""
 
     name: str
     student: str
     method: str
     tables: tuple[int, ...]
+    compare: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,9 @@ def read_rows(path: Path) -> list[Row]:
     """The rows of `agents.json`. Raises `ScoreError` if it is not one."""
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-        return [Row(e["name"], e["student"], e["method"], tuple(e["tables"])) for e in entries]
+        return [
+            Row(e["name"], e["student"], e["method"], tuple(e["tables"]), tuple(e.get("compare", ()))) for e in entries
+        ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ScoreError(f"{path}: not a list of agents ({type(error).__name__}: {error})") from None
 
@@ -136,22 +143,21 @@ def headline_grid(table: Table) -> Grid:
 
 
 def markdown(table: Table, title: str, note: str) -> str:
-    """The table with a caption, its methods and, per student, the paired differences between consecutive rows."""
-    parts = [f"**{title}.** {note}".strip(), _markdown(grid(table)), *_legend(table)]
-    if differences := _differences(table):
-        parts += ["Paired differences of the averages in points (same questions, 95 % interval):", differences]
+    """The table with a caption, its methods, and paired differences."""
+    parts = [f"**{title}.** {note}".strip(), _markdown(grid(table)), *_legend(table), *_differences(table)]
     return "\n\n".join(parts) + "\n"
 
 
 def headline(table: Table, note: str) -> str:
     """Agents x groups, for a terminal: averages in %, the overall one with its interval and number of questions."""
-    return "\n\n".join(filter(None, [note, _markdown(headline_grid(table)), _sample(table)])) + "\n"
+    parts = [note, _markdown(headline_grid(table)), _sample(table), *_differences(table)]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def latex(shown: Grid, table: Table, title: str, note: str) -> str:
     """The grid as a `tabular` of the package booktabs; title, note and methods are comments above it."""
     sentences = ["Needs \\usepackage{booktabs}.", f"{title}. {note}".strip(), *_legend(table)]
-    comments = [f"% {' '.join(sentence.split())}\n" for sentence in sentences]
+    comments = [f"% {line}\n" for sentence in sentences for line in wrap(sentence, 118)]
     align = ["left", "left", *["right"] * (len(shown.header) - 2)]
     body = tabulate(shown.lines, shown.header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
     return "".join(comments) + body.translate(_LATEX) + "\n"
@@ -195,16 +201,19 @@ def _sample(table: Table) -> str:
     return f"{world} n = {sum(sizes.values())} questions ({listed}); seeds {', '.join(map(str, sorted(seeds)))}."
 
 
-def _differences(table: Table) -> str:
+def _differences(table: Table) -> list[str]:
+    """Paired differences between rows and those that they are compared with; nothing where none is in the table."""
+    by_name = {row.name: row for row in table.rows}
     lines = []
-    for above, row in zip(table.rows, table.rows[1:], strict=False):
-        interval = difference(table.of(row), table.of(above)) if above.student == row.student else None
-        if interval:
-            low, high = 100 * interval.low, 100 * interval.high
-            shown = f"{100 * interval.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-            shown = shown if low < high else "no question is scored differently"
-            lines.append(f"- {row.student}: {row.method} − {above.method}: {shown}")
-    return "\n".join(lines)
+    for row in table.rows:
+        for other in (by_name[name] for name in row.compare if name in by_name):
+            interval = difference(table.of(row), table.of(other))
+            if interval:
+                low, high = 100 * interval.low, 100 * interval.high
+                shown = f"{100 * interval.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
+                shown = shown if low < high else "no question is scored differently"
+                lines.append(f"- {row.student}: {row.method} − {other.method}: {shown}")
+    return [DIFFERENCES, "\n".join(lines)] if lines else []
 
 
 def _numbers(interval: Interval | None) -> list[str]:
@@ -242,24 +251,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out-csv", type=Path)
     parser.add_argument("--out-md", type=Path)
     parser.add_argument("--out-tex", type=Path, help="LaTeX, for the package booktabs")
-    parser.add_argument("--out-tex", type=Path)
     args = parser.parse_args(argv)
     rows, cells = read_rows(args.agents), pool(map(read_scores, args.scores))
     if args.table:
         title = f"Table {args.table}: {TITLES[args.table]}"
         made = table([row for row in rows if args.table in row.tables], cells, GROUPS[args.table])
     else:
-        title, scored = args.title, {agent for agent, _ in cells}
+        title, scored = args.title or "Headline", {agent for agent, _ in cells}
         made = table([row for row in rows if row.name in scored], cells, tuple(GROUP_LABELS))
-    text = headline(made, args.note) if args.headline else markdown(made, title, args.note)
     if args.headline:
-        scored = {agent for agent, _ in cells}
-        made = table([row for row in rows if row.name in scored], cells, tuple(GROUP_LABELS))
-        title, shown, text = "Headline", headline_grid(made), headline(made, args.note)
+        shown, text = headline_grid(made), headline(made, args.note)
         print(text)
     else:
-        made = table([row for row in rows if args.table in row.tables], cells, GROUPS[args.table])
-        title = f"Table {args.table}: {TITLES[args.table]}"
         shown, text = grid(made), markdown(made, title, args.note)
     if args.out_md:
         write_text(args.out_md, text)
@@ -267,8 +270,6 @@ def main(argv: Sequence[str] | None = None) -> None:
         write_text(args.out_csv, tidy_csv(made))
     if args.out_tex:
         write_text(args.out_tex, latex(shown, made, title, args.note))
-    if args.out_tex:
-        write_text(args.out_tex, latex(made, title, args.note))
 
 
 if __name__ == "__main__":

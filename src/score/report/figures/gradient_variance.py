@@ -25,7 +25,8 @@ COLUMNS = ("agent", "prefix", "remaining", "rollouts", "mean", "low", "high", "n
 CAPTION = (
     "Variance of the policy gradient by the number of steps given as prefix: each task's mean over seeds, averaged "
     "over n tasks, with a 95 % bootstrap over tasks. remaining: mean number of steps after the prefix (H − k + 1). "
-    "bound: the shape of theorem 3.3's bound at that number, scaled to the first point (γ = {gamma})."
+    "bound: the shape of theorem 3.3's bound at that number, scaled to the first point (γ = {gamma}). "
+    "A variance of 0 has no place in the figure."
 )
 
 
@@ -76,13 +77,15 @@ def table(data: pd.DataFrame) -> pd.DataFrame:
 
 def draw(data: pd.DataFrame, note: str) -> style.Figure:
     figure, (axes,) = style.canvas(note)
-    if data.empty:
-        style.say(axes, "no gradient was measured")
+    if not (data["mean"] > 0).any():  # a logarithmic axis has no place for 0
+        style.say(axes, "no gradient was measured" if data.empty else "the variance is 0 everywhere")
         return figure
     data = data.assign(label=data["agent"])
     looks = style.looks(names := data["label"].unique(), names)
     axes.set_yscale("log")
-    style.lines(axes, data, "prefix", looks, spread=0.2 * (len(looks) > 1), dashes=False)  # dashes mean the bound
+    style.lines(
+        axes, data[data["mean"] > 0], "prefix", looks, spread=0.2 * (len(looks) > 1), dashes=False
+    )  # dashes mean the bound
     for label, of_label in data.groupby("label", sort=False):
         axes.plot(of_label["prefix"], of_label["bound"], "--", color=looks[label].colour, linewidth=1)
     axes.plot([], [], "--", color="0.3", linewidth=1, label="shape of the bound of theorem 3.3")

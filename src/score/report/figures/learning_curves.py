@@ -35,7 +35,7 @@ TARGET = (
     "A = {a:.1f} % is the midpoint between the agents' mean accuracy at the first evaluation and the best agent's mean "
     "accuracy at the last one; updates to A: the first evaluation at which an agent's mean over seeds reaches it."
 )
-NO_TARGET = "Updates to A %: no agent ends above the agents' mean accuracy at the first evaluation."
+NO_TARGET = "There is no A to reach: no agent ends above the agents' mean accuracy at the first evaluation."
 
 
 @dataclass(frozen=True)
