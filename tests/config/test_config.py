@@ -42,6 +42,8 @@ def changed(path, value, base=MICRO):
         ("models.student.engine", "transformer", "models.student.engine: .*transformers"),
         ("benchmarks", ["math2", "hop22"], r"benchmarks\[1\]: unknown benchmark 'hop22'; did you mean 'hop2'\?"),
         ("benchmarks", ["aime24"], "'aime24' does not belong to data.world 'micro'"),
+        ("benchmarks", ["hop7"], "'hop7' does not belong to data.world 'micro'"),
+        ("data.world", "micro_long", "'math2' does not belong to data.world 'micro_long'"),
         ("roles.teacher", "orakle", r"roles.teacher: unknown model 'orakle'; did you mean 'oracle'\?"),
         ("agents.5.start", "bc", r"agents.score_sft.start: unknown agent defined above it 'bc'; did you mean 'bc20'\?"),
         ("agents.5.settings", "scoresft", r"agents.score_sft.settings: .* did you mean 'score_sft'\?"),

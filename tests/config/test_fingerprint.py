@@ -40,7 +40,7 @@ def test_one_agents_settings_touch_its_training_only():
 
 
 def test_correction_settings_touch_the_correction_only():
-    assert moved(lambda raw: raw.update(correct={"max_corrections": 4})) == {("bc20", "correct")}
+    assert moved(lambda raw: raw.update(correct={"max_corrections": 5})) == {("bc20", "correct")}
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from micro_play import session
 
+from score.data import benchmarks
 from score.errors import ScoreError
 from score.micro.backend import KnowledgeBase
 from score.micro.graph import NotOfThisWorld, parse
-from score.micro.tasks import BENCHMARKS, LONG, SIZES, all_tasks, main, make_tasks, split_of
+from score.micro.tasks import BENCHMARKS, LONG, SIZES, WORLDS, all_tasks, main, make_tasks, split_of
 from score.micro.world import NAMES, RELATIONS, make_world
 from score.records import Task
 
@@ -61,8 +62,25 @@ def test_running_the_gold_steps_prints_the_gold_values_and_the_answer(benchmark,
 def test_a_benchmark_asks_as_many_steps_as_its_name_says():
     steps = {"math2": 2, "math3": 3, "math4": 4, "math3x": 3, "hop2": 2, "hop3": 3, "hop4": 4, "hop5": 5}
     steps |= {"deep11": 3, "deep21": 4, "deep12": 4, "deep22": 5}
+    steps |= {"math7": 7, "math8": 8, "math9": 9, "math11": 11, "hop7": 7, "hop8": 8, "hop9": 9, "hop11": 11}
+    steps |= {"deep33": 7, "deep34": 8, "deep44": 9, "deep55": 11}
+    assert set(steps) == set(BENCHMARKS | LONG)
     for benchmark, nodes in steps.items():
         assert {task.meta["steps"] for task in make_tasks(benchmark, "train", 20)} == {nodes + 1}
+
+
+@pytest.mark.parametrize("world", WORLDS)
+def test_the_registry_has_every_benchmark_of_a_world_in_the_same_order(world):
+    registered = [(b.name, b.group) for b in benchmarks.BENCHMARKS.values() if b.world == world]
+    assert registered == [(name, group) for name, (group, _) in WORLDS[world].items()]
+
+
+def test_a_long_benchmark_has_questions_enough_for_any_pool_and_all_are_sound():
+    for benchmark in LONG:
+        for split in SIZES:
+            graphs = [parse(task.question, WORLD) for task in make_tasks(benchmark, split, 80)]
+            assert all(len({node.stdout for node in graph.nodes}) == len(graph.nodes) for graph in graphs)
+            assert all(0 < int(node.value) < 200 for graph in graphs for node in graph.nodes if node.value not in NAMES)
 
 
 def test_a_long_question_has_a_plan_without_numbers():
@@ -124,5 +142,7 @@ def test_the_command_writes_tasks_and_names_an_impossible_size(tmp_path):
     main(["--split", "development", "--benchmark", "hop2", "--per-benchmark", "7", "--out", str(out)])
     tasks = [Task.from_json(json.loads(line)) for line in out.read_text().splitlines()]
     assert tasks == make_tasks("hop2", "development", 7)
+    main(["--split", "train", "--world", "micro_long", "--per-benchmark", "2", "--out", str(out)])
+    assert [json.loads(line)["dataset"] for line in out.read_text().splitlines()] == [b for b in LONG for _ in "12"]
     with pytest.raises(ScoreError, match="hop2 has only"):
         main(["--split", "test", "--benchmark", "hop2", "--per-benchmark", "9999", "--out", str(out)])

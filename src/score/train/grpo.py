@@ -166,6 +166,7 @@ def train(
     from score.train.trainer import AgentGRPO, Rollouts
 
     torch.manual_seed(seed)
+    base = lineage.base_model(config, agent.name)
     arguments = GRPOConfig(
         max_steps=settings.updates,
         num_generations=settings.generations,
@@ -184,7 +185,7 @@ def train(
         rollouts = Rollouts(
             codec=codec, key_steps=key_steps, reward=reward, pool=pool, tools=tools(config), limits=config.protocol,
             short_horizon=agent.short_horizon, turn_tokens=settings.turn_tokens,
-            context=settings.max_prompt + settings.max_completion,
+            context=min(settings.max_prompt + settings.max_completion, config.models[base].context),
         )  # fmt: skip
         trainer = AgentGRPO(
             model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=codec.tokenizer,
