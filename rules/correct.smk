@@ -23,7 +23,9 @@ rule correct:
             PLAN.base(wildcards.agent), PLAN.config.roles.teacher
         ),
     params:
-        fingerprint=lambda wildcards: PLAN.stage("correct", wildcards.agent),
+        fingerprint=lambda wildcards: PLAN.stage(
+            "correct", wildcards.agent, wildcards.seed
+        ),
     shell:
         'python -m score.correct --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --tasks {input.tasks} --splits {input.splits} "

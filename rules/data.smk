@@ -16,6 +16,7 @@ if PLAN.micro:
         container:
             "containers/core.sif"
         params:
+            code=PLAN.code("micro_questions"),
             split=PLAN.config.data.split,
             n=PLAN.config.data.per_benchmark or 40,
         shell:
@@ -30,6 +31,7 @@ if PLAN.micro:
         container:
             "containers/core.sif"
         params:
+            code=PLAN.code("micro_questions"),
             n=PLAN.config.data.pool_per_benchmark,
             world=PLAN.config.data.world,
         shell:
@@ -66,6 +68,7 @@ else:
         container:
             "containers/core.sif"
         params:
+            code=PLAN.code("benchmark"),
             limit=lambda wildcards: PLAN.limit_option(wildcards.benchmark),
         shell:
             "python -m score.data.benchmark --name {wildcards.benchmark} --raw {input} {params.limit} --out {output} "
@@ -77,6 +80,7 @@ else:
         log:
             "results/{experiment}/logs/data/{benchmark}.all.log",
         params:
+            code=PLAN.code("benchmark"),
             limit="",
 
     rule seeds:
@@ -88,6 +92,8 @@ else:
             "results/{experiment}/logs/data/{name}.log",
         container:
             "containers/core.sif"
+        params:
+            code=PLAN.code("seeds"),
         shell:
             "python -m score.data.seeds --raw {input} --out {output} > {log} 2>&1"
 
@@ -122,6 +128,7 @@ rule splits:
     container:
         "containers/core.sif"
     params:
+        code=PLAN.code("splits"),
         share=PLAN.config.data.cold_start_share,
         held_out=PLAN.config.data.held_out,
         seed=PLAN.config.data.split_seed,

@@ -24,7 +24,9 @@ rule evaluate:
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
     params:
-        fingerprint=lambda wildcards: PLAN.stage("evaluate", wildcards.agent),
+        fingerprint=lambda wildcards: PLAN.stage(
+            "evaluate", wildcards.agent, wildcards.seed
+        ),
         part="main",
     shell:
         'python -m score.evaluate --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
@@ -47,7 +49,9 @@ use rule evaluate as evaluate_deep with:
     log:
         "results/{experiment}/logs/eval/{agent}-s{seed}.deep.log",
     params:
-        fingerprint=lambda wildcards: PLAN.stage("evaluate", wildcards.agent),
+        fingerprint=lambda wildcards: PLAN.stage(
+            "evaluate", wildcards.agent, wildcards.seed
+        ),
         part="deep",
 
 
@@ -66,7 +70,9 @@ rule evaluate_hard:
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
     params:
-        fingerprint=lambda wildcards: PLAN.stage("evaluate", wildcards.agent),
+        fingerprint=lambda wildcards: PLAN.stage(
+            "evaluate", wildcards.agent, wildcards.seed
+        ),
     shell:
         'python -m score.evaluate --ruled-only --config "$SCORE_CONFIG" --agent {wildcards.agent} '
         "--seed {wildcards.seed} --root results/{wildcards.experiment} --tasks {input.tasks} "

@@ -4,13 +4,7 @@
 localrules:
     write_table,
     headline,
-    write_baselines,
     write_ablation,
-    figure3a,
-    figure3b,
-    learning_curves,
-    horizon,
-    gradient_variance,
 
 
 rule write_table:
@@ -32,22 +26,6 @@ rule write_table:
     shell:
         "python -m score.report.tables {params.rows} --agents {input.agents} --scores {input.scores} "
         "--note {params.title:q} --out-csv {output.csv} --out-md {output.md} --out-tex {output.tex} > {log} 2>&1"
-
-
-use rule write_table as write_baselines with:
-    input:
-        agents="results/{experiment}/agents.json",
-        scores=PLAN.baseline_scores(),
-    output:
-        csv="results/{experiment}/tables/baselines.csv",
-        md="results/{experiment}/tables/baselines.md",
-        tex="results/{experiment}/tables/baselines.tex",
-    log:
-        "results/{experiment}/logs/report/baselines.log",
-    params:
-        code=PLAN.code("report"),
-        title=PLAN.config.title,
-        rows="--title Baselines",
 
 
 use rule write_table as write_ablation with:
@@ -86,92 +64,127 @@ rule headline:
         "--out-md {output} > {log} 2>&1"
 
 
-rule figure3a:
-    input:
-        corrections=PLAN.ladder_corrections("trajectories"),
-    output:
-        multiext(f"{PLAN.root}/figures/figure3a", ".pdf", ".png", ".csv", ".md"),
-    log:
-        f"{PLAN.root}/logs/report/figure3a.log",
-    container:
-        "containers/core.sif"
-    params:
-        code=PLAN.code("figures"),
-        title=PLAN.config.title,
-    shell:
-        "python -m score.report.figures.figure3a --corrections {input.corrections} --note {params.title:q} "
-        f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
+if PLAN.baseline_scores():
+
+    localrules:
+        write_baselines,
+
+    use rule write_table as write_baselines with:
+        input:
+            agents="results/{experiment}/agents.json",
+            scores=PLAN.baseline_scores(),
+        output:
+            csv="results/{experiment}/tables/baselines.csv",
+            md="results/{experiment}/tables/baselines.md",
+            tex="results/{experiment}/tables/baselines.tex",
+        log:
+            "results/{experiment}/logs/report/baselines.log",
+        params:
+            code=PLAN.code("report"),
+            title=PLAN.config.title,
+            rows="--title Baselines",
 
 
-rule figure3b:
-    input:
-        agents=f"{PLAN.root}/agents.json",
-        scores=PLAN.hard_scores(),
-    output:
-        multiext(f"{PLAN.root}/figures/figure3b", ".pdf", ".png", ".csv", ".md"),
-    log:
-        f"{PLAN.root}/logs/report/figure3b.log",
-    container:
-        "containers/core.sif"
-    params:
-        code=PLAN.code("figures"),
-        title=PLAN.config.title,
-    shell:
-        "python -m score.report.figures.figure3b --scores {input.scores} --agents {input.agents} --note {params.title:q} "
-        f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
+if PLAN.ladder:
+
+    localrules:
+        figure3a,
+        figure3b,
+        learning_curves,
+
+    rule figure3a:
+        input:
+            corrections=PLAN.ladder_corrections("trajectories"),
+        output:
+            multiext(f"{PLAN.root}/figures/figure3a", ".pdf", ".png", ".csv", ".md"),
+        log:
+            f"{PLAN.root}/logs/report/figure3a.log",
+        container:
+            "containers/core.sif"
+        params:
+            code=PLAN.code("figures"),
+            title=PLAN.config.title,
+        shell:
+            "python -m score.report.figures.figure3a --corrections {input.corrections} --note {params.title:q} "
+            f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
+
+    rule figure3b:
+        input:
+            agents=f"{PLAN.root}/agents.json",
+            scores=PLAN.hard_scores(),
+        output:
+            multiext(f"{PLAN.root}/figures/figure3b", ".pdf", ".png", ".csv", ".md"),
+        log:
+            f"{PLAN.root}/logs/report/figure3b.log",
+        container:
+            "containers/core.sif"
+        params:
+            code=PLAN.code("figures"),
+            title=PLAN.config.title,
+        shell:
+            "python -m score.report.figures.figure3b --scores {input.scores} --agents {input.agents} --note {params.title:q} "
+            f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
+
+    rule learning_curves:
+        input:
+            agents=f"{PLAN.root}/agents.json",
+            logs=PLAN.rl_logs(),
+        output:
+            multiext(
+                f"{PLAN.root}/figures/learning_curves", ".pdf", ".png", ".csv", ".md"
+            ),
+        log:
+            f"{PLAN.root}/logs/report/learning_curves.log",
+        container:
+            "containers/core.sif"
+        params:
+            code=PLAN.code("figures"),
+            title=PLAN.config.title,
+        shell:
+            "python -m score.report.figures.learning_curves --logs {input.logs} --agents {input.agents} --note {params.title:q} "
+            f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
 
 
-rule learning_curves:
-    input:
-        agents=f"{PLAN.root}/agents.json",
-        logs=PLAN.rl_logs(),
-    output:
-        multiext(f"{PLAN.root}/figures/learning_curves", ".pdf", ".png", ".csv", ".md"),
-    log:
-        f"{PLAN.root}/logs/report/learning_curves.log",
-    container:
-        "containers/core.sif"
-    params:
-        code=PLAN.code("figures"),
-        title=PLAN.config.title,
-    shell:
-        "python -m score.report.figures.learning_curves --logs {input.logs} --agents {input.agents} --note {params.title:q} "
-        f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
+if PLAN.ladder and PLAN.micro:
 
+    localrules:
+        horizon,
+        gradient_variance,
 
-rule horizon:
-    input:
-        agents=f"{PLAN.root}/agents.json",
-        scores=PLAN.horizon_scores(),
-        tasks=expand(f"{PLAN.root}/data/{{name}}.jsonl", name=PLAN.config.benchmarks),
-    output:
-        multiext(f"{PLAN.root}/figures/horizon", ".pdf", ".png", ".csv", ".md"),
-    log:
-        f"{PLAN.root}/logs/report/horizon.log",
-    container:
-        "containers/core.sif"
-    params:
-        code=PLAN.code("figures"),
-        title=PLAN.config.title,
-    shell:
-        "python -m score.report.figures.horizon --scores {input.scores} --tasks {input.tasks} --agents {input.agents} "
-        f"--note {{params.title:q}} --out-dir {PLAN.root}/figures > {{log}} 2>&1"
+    rule horizon:
+        input:
+            agents=f"{PLAN.root}/agents.json",
+            scores=PLAN.horizon_scores(),
+            tasks=expand(
+                f"{PLAN.root}/data/{{name}}.jsonl", name=PLAN.config.benchmarks
+            ),
+        output:
+            multiext(f"{PLAN.root}/figures/horizon", ".pdf", ".png", ".csv", ".md"),
+        log:
+            f"{PLAN.root}/logs/report/horizon.log",
+        container:
+            "containers/core.sif"
+        params:
+            code=PLAN.code("figures"),
+            title=PLAN.config.title,
+        shell:
+            "python -m score.report.figures.horizon --scores {input.scores} --tasks {input.tasks} --agents {input.agents} "
+            f"--note {{params.title:q}} --out-dir {PLAN.root}/figures > {{log}} 2>&1"
 
-
-rule gradient_variance:
-    input:
-        data=PLAN.variance_data(),
-    output:
-        multiext(
-            f"{PLAN.root}/figures/gradient_variance", ".pdf", ".png", ".csv", ".md"
-        ),
-    log:
-        f"{PLAN.root}/logs/report/gradient_variance.log",
-    container:
-        "containers/core.sif"
-    params:
-        code=PLAN.code("figures"),
-        title=PLAN.config.title,
-    shell:
-        "python -m score.report.figures.gradient_variance --data {input.data} --note {params.title:q} "
-        f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
+    rule gradient_variance:
+        input:
+            data=PLAN.variance_data(),
+        output:
+            multiext(
+                f"{PLAN.root}/figures/gradient_variance", ".pdf", ".png", ".csv", ".md"
+            ),
+        log:
+            f"{PLAN.root}/logs/report/gradient_variance.log",
+        container:
+            "containers/core.sif"
+        params:
+            code=PLAN.code("figures"),
+            title=PLAN.config.title,
+        shell:
+            "python -m score.report.figures.gradient_variance --data {input.data} --note {params.title:q} "
+            f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"

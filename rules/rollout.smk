@@ -43,6 +43,7 @@ else:
         container:
             "containers/train.sif"
         params:
+            code=PLAN.code("demonstrations"),
             tokenizer=lambda wildcards: PLAN.student_tokenizer(),
             limit=PLAN.config.data.demonstrations.max_tokens or 10**12,
             seed=PLAN.config.data.split_seed,

@@ -18,7 +18,7 @@ rule sft:
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
     params:
-        fingerprint=lambda wildcards: PLAN.stage("sft", wildcards.agent),
+        fingerprint=lambda wildcards: PLAN.stage("sft", wildcards.agent, wildcards.seed),
     shell:
         'python -m score.train.sft --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} "
@@ -41,6 +41,7 @@ rule grpo:
         "results/{experiment}/logs/train/{agent}-s{seed}.log",
     wildcard_constraints:
         agent=pattern(PLAN.agents("grpo")),
+    priority: 1  # the longest jobs first: evaluations fill the gaps
     container:
         "containers/train.sif"
     resources:
@@ -48,7 +49,9 @@ rule grpo:
             PLAN.base(wildcards.agent), PLAN.config.roles.reward_judge
         ),
     params:
-        fingerprint=lambda wildcards: PLAN.stage("grpo", wildcards.agent),
+        fingerprint=lambda wildcards: PLAN.stage(
+            "grpo", wildcards.agent, wildcards.seed
+        ),
     shell:
         'python -m score.train.grpo --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} --tasks {input.tasks} --splits {input.splits} "
@@ -73,7 +76,7 @@ rule dpo:
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
     params:
-        fingerprint=lambda wildcards: PLAN.stage("dpo", wildcards.agent),
+        fingerprint=lambda wildcards: PLAN.stage("dpo", wildcards.agent, wildcards.seed),
     shell:
         'python -m score.train.dpo --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} "
@@ -86,7 +89,8 @@ rule variance:
         model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
         data=lambda wildcards: f"{PLAN.corrections(wildcards.agent, wildcards.seed)}/other_half.jsonl",
     output:
-        "results/{experiment}/theory/{agent}-s{seed}.csv",
+        spreads="results/{experiment}/theory/{agent}-s{seed}.csv",
+        provenance="results/{experiment}/theory/{agent}-s{seed}.provenance.json",
     log:
         "results/{experiment}/logs/theory/{agent}-s{seed}.log",
     container:
@@ -94,7 +98,9 @@ rule variance:
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
     params:
-        fingerprint=lambda wildcards: PLAN.stage("variance", wildcards.agent),
+        fingerprint=lambda wildcards: PLAN.stage(
+            "variance", wildcards.agent, wildcards.seed
+        ),
     shell:
         'python -m score.train.variance --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
-        "--root results/{wildcards.experiment} --data {input.data} --out {output} 2>&1 | tee {log} >&2"
+        "--root results/{wildcards.experiment} --data {input.data} --out {output.spreads} 2>&1 | tee {log} >&2"

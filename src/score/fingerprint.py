@@ -30,8 +30,12 @@ _MICRO = (
 )
 _TRAINING = ("train/start.py", "train/optim.py", "train/output.py")
 CODE: dict[str, tuple[str, ...]] = {
-    "data": ("data/benchmark.py", "data/questions.py", "data/seeds.py", "data/splits.py", "data/demonstrations.py"),
-    "rollout": (*_EPISODE, *_RIGHT, "correct/teacher.py", "rollout.py"),
+    "micro_questions": ("micro/tasks.py", "micro/graph.py", "micro/world.py"),
+    "benchmark": ("data/benchmark.py", "data/questions.py"),
+    "seeds": ("data/seeds.py", "data/questions.py"),
+    "splits": ("data/splits.py", "data/questions.py"),
+    "demonstrations": ("data/demonstrations.py", "data/published.py", "data/questions.py"),
+    "rollout": (*_EPISODE, *_RIGHT, "data/splits.py", "correct/teacher.py", "rollout.py"),
     "correct": (
         *_EPISODE,
         *_RIGHT,
@@ -39,6 +43,7 @@ CODE: dict[str, tuple[str, ...]] = {
         "correct/mps.py",
         "correct/sets.py",
         "correct/__main__.py",
+        "data/splits.py",
         "train/rows.py",
     ),
     "sft": (
@@ -50,11 +55,11 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "grpo": (
         *(*_EPISODE, *_RIGHT, "judge.py", "correct/sets.py", "train/grpo.py", "train/trainer.py", "train/rewards.py"),
-        *("train/heldout.py", *_TRAINING),
+        *("data/splits.py", "train/heldout.py", *_TRAINING),
     ),
     "dpo": ("agent/protocol.py", "engine/codec.py", "correct/sets.py", "train/dpo.py", *_TRAINING),
     "variance": (*_EPISODE, *_RIGHT, "train/trainer.py", "train/variance.py"),
-    "evaluate": (*_EPISODE, "evaluate/__main__.py"),
+    "evaluate": (*_EPISODE, "data/metric.py", "evaluate/__main__.py"),
     "judge": (*_RIGHT, "judge.py"),
     "score": (*_RIGHT, "evaluate/score.py"),
     "report": ("report/tables.py", "report/cells.py", "report/stats.py"),

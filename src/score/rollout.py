@@ -22,10 +22,9 @@ from score import cli, fingerprint
 from score.attempts import Acting, Attempt, acting, work_rows
 from score.config import Config, read
 from score.correct.teacher import Failure, Teacher
-from score.data.metric import metric_of
+from score.data.metric import by_rules
 from score.data.splits import part_of
 from score.errors import ScoreError
-from score.evaluate import metrics
 from score.jsonl import read_rows, write_rows
 from score.provenance import provenance, write
 from score.records import StopReason, Task, Trajectory
@@ -51,7 +50,7 @@ def _by_rules(trajectory: Trajectory) -> bool | None:
         return None
     if trajectory.answer is None:
         return False
-    decided = metrics.decide(metric_of(trajectory.task), trajectory.answer, trajectory.task.answers)
+    decided = by_rules(trajectory.task, trajectory.answer)
     return None if decided is None else decided == 1.0
 
 

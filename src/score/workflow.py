@@ -35,7 +35,9 @@ class Plan:
         """`main`: this is the process that a user started, not one of its jobs."""
         self.config: Config = load(raw)
         self.root = f"results/{self.config.experiment}"
-        self._main, self._fresh = main, fresh.counts(Path(self.root), self.config.fresh if main else ())
+        asked = [lineage.named(self.config, word) for word in self.config.fresh] if main else []
+        runs = [run for name in asked for run in (name, *(lineage.run(name, seed) for seed in self.config.seeds))]
+        self._main, self._fresh = main, fresh.counts(Path(self.root), runs)
         self.micro = self.config.data.generated
         self.main = [b for b in self.config.benchmarks if benchmarks.get(b).group in MAIN_GROUPS]
         self.deep = [b for b in self.config.benchmarks if b not in self.main]
@@ -125,10 +127,15 @@ class Plan:
         """The score files behind one row of table 3."""
         return self.scores_of(self.ablations[word], self.main)
 
-    def tables(self) -> list[str]:
+    @property
+    def table_numbers(self) -> list[int]:
         """Tables that have at least one row and one column."""
-        shown = [n for n in (1, 2, 3) if self.of(n) and self.of_table(n)]
-        return [f"{self.root}/tables/table{n}.{suffix}" for n in shown for suffix in ("csv", "md", "tex")]
+        return [n for n in (1, 2, 3) if self.of(n) and self.of_table(n)]
+
+    def tables(self, numbers: Iterable[int] | None = None) -> list[str]:
+        """Files of some tables, or of all that there are."""
+        chosen = self.table_numbers if numbers is None else numbers
+        return [f"{self.root}/tables/table{n}.{suffix}" for n in chosen for suffix in ("csv", "md", "tex")]
 
     def all_benchmarks(self) -> list[str]:
         """Every benchmark of the world, whether it is evaluated here or not."""
@@ -229,7 +236,11 @@ class Plan:
 
     def hard_scores(self) -> list[str]:
         """Scores on the hard tasks after each stage."""
-        return [path for agent in self.ladder for path in self.scores_of(agent, ["hard"])]
+        return [path for agent in self._shown_ladder() for path in self.scores_of(agent, ["hard"])]
+
+    def _shown_ladder(self) -> list[str]:
+        shown = {agent.name for agent in self.shown}
+        return [name for name in self.ladder if name in shown]
 
     def rl_logs(self) -> list[str]:
         """Training logs of all RL runs of the student that the full method is shown with."""
@@ -242,7 +253,7 @@ class Plan:
     def horizon_scores(self) -> list[str]:
         """Scores of the stages and of BC on all demonstrations, over all benchmarks."""
         full_data = [agent.name for agent in self.shown if agent.data == "demonstrations"]
-        agents = [*self.ladder, *full_data] if self.micro else []
+        agents = [*self._shown_ladder(), *full_data] if self.micro and self.ladder else []
         return [path for agent in agents for path in self.scores_of(agent, self.config.benchmarks)]
 
     def variance_data(self) -> list[str]:
@@ -251,8 +262,8 @@ class Plan:
         return [f"{self.root}/theory/{lineage.run(agent, s)}.csv" for agent in start for s in self.config.seeds]
 
     def figures(self) -> list[str]:
-        """The paper's figures that this experiment has the agents for, and the learning curves."""
-        names = ["figure3a", "figure3b", *(["learning_curves"] if self.rl_logs() else [])] if self.ladder else []
+        """The paper's figures and the learning curves, if this experiment has the agents for them."""
+        names = ["figure3a", "figure3b", "learning_curves"] if self.ladder else []
         return [f"{self.root}/figures/{name}.{suffix}" for name in names for suffix in ("pdf", "png", "csv", "md")]
 
     def ablation_rows(self, words: Iterable[str]) -> list[str]:
@@ -269,10 +280,11 @@ class Plan:
         agents = {agent: None for table in tables for agent in self.of(table)}
         return [f"{self.root}/eval/{a}/{s}/{benchmark}.jsonl" for a in agents for s in self.config.seeds]
 
-    def stage(self, name: str, agent: str, **more: Any) -> str:
-        """A fingerprint for a rule's params and its work folder."""
-        again = {"fresh": self._fresh[agent]} if agent in self._fresh else {}
-        return fingerprint.stage(self.config, name, agent, **again, **more)
+    def stage(self, name: str, agent: str, seed: str | None = None) -> str:
+        """A fingerprint for a rule's params and its work folder; `seed` where the stage has one."""
+        run = agent if seed is None else lineage.run(agent, seed)
+        again = {"fresh": self._fresh[run]} if run in self._fresh else {}
+        return fingerprint.stage(self.config, name, agent, **again)
 
     def gpus(self, *models: str | None) -> int:
         """GPUs that a job with these models takes."""
@@ -290,14 +302,25 @@ class Plan:
         """Key in `models` of the model that an agent is, or was trained from."""
         return lineage.base_model(self.config, agent)
 
-    def unknown_target(self, target: str, rules: Iterable[str]) -> str:
-        """Why a target is no rule's: an ablation that no agent with a row is, or a slip of the pen."""
+    def unknown_target(self, target: str, targets: Iterable[str]) -> str:
+        """Why a target is none of `targets`: this config has nothing for it, or it is a slip of the pen."""
         word = target.removeprefix("ablation_")
         if word != target and word in typing.get_args(Ablation):
             off = [agent.name for agent in self.config.agents if agent.ablation == word]
             why = f"its agent {off[0]!r} is switched off (`skip`)" if off else "no agent of the config is it"
             return f"target {target!r}: {why}"
-        return f"unknown target {target!r}; {nearest(target, rules)}"
+        if target in NEEDS:
+            return f"target {target!r}: it needs {NEEDS[target]}, which this config has not"
+        return f"unknown target {target!r}; {nearest(target, targets)}"
+
+
+NEEDS = {
+    **{f"table{n}": f"agents and benchmarks of table {n}" for n in (1, 2, 3)},
+    **dict.fromkeys(("figure3a", "figure3b", "learning_curves"), "an agent with `ablation: full`"),
+    **dict.fromkeys(("horizon", "gradient_variance", "theory"), "a generated world and an agent with `ablation: full`"),
+    "baselines": "an agent with `baseline: true`",
+}
+"""Targets that exist only where the config has something for them."""
 
 
 def seed_name(path: str) -> str:

@@ -66,12 +66,23 @@ def changed(path, value, base=MICRO):
         ("frehs", ["bc20"], r"frehs: unknown key; did you mean 'fresh'\?"),
         ("fresh", ["bc2"], r"fresh: unknown agent 'bc2'; did you mean 'bc20'\?"),
         ("skip", ["dop"], r"skip: unknown agent 'dop'; did you mean 'dpo'\?"),
-        ("agents.4.ablation", "neither", "two of them are the ablation 'neither'"),
+        ("agents.4.ablation", "neither", "'grpo' is 'neither' already"),
         ("agents.6.settings", "score_rl", r"agents.dpo.settings: unknown training.dpo entry 'score_rl'"),
         ("training.dpo.key_step_pairs.micro_batch", 5, "training.dpo.key_step_pairs.batch: 32 is not a multiple of"),
         ("seeds", ["x"], "seeds.0: input should be a valid integer"),
         ("seeds", [0.5], "seeds.0: input should be a valid integer"),
         ("seeds", [0, 0], "names a seed twice"),
+        ("seeds", [True], "seeds.0: input should be a valid integer"),
+        ("seeds", [-1], "seeds.0: input should be greater than or equal to 0"),
+        ("theory", {"prefixes": []}, "theory.prefixes: "),
+        ("data.held_out", 0, "training.grpo.score_rl.eval_every: no questions are held out"),
+        ("agents.6.data", "cold_start", "agents.dpo.data: only sft agents choose a training set"),
+        (
+            "agents.9.key_step_reward",
+            True,
+            "agents.ablation_no_key_step.key_step_reward: the ablation 'no_key_step' has",
+        ),
+        ("agents.9.start", "bc20", "agents.ablation_no_key_step.start: ablations differ by one switch"),
         ("seeds", [], "seeds: "),
         ("search.backend", "bm25", "search.corpus: backend 'bm25' needs"),
         ("models.student.path", None, "models.student.path: engine 'transformers' needs"),
@@ -81,6 +92,10 @@ def test_a_mistake_is_one_line_that_names_the_place(path, value, message):
     with pytest.raises(ScoreError, match=message) as caught:
         load(changed(path, value))
     assert "\n" not in str(caught.value)
+
+
+def test_seeds_from_the_command_line_are_texts():
+    assert load(changed("seeds", ["0", "12"])).seeds == [0, 12]
 
 
 def test_an_agent_without_cold_start_has_no_corrections():

@@ -15,6 +15,11 @@ def agent(config: Config, name: str) -> Agent:
     return by_name[name]
 
 
+def named(config: Config, word: str) -> str:
+    """The agent that a word means: its own name, or `ablation_<word>` for the row of table 3 that it is."""
+    return next((a.name for a in config.agents if word in (a.name, f"ablation_{a.ablation}")), word)
+
+
 def ancestors(config: Config, name: str) -> list[Agent]:
     """The agent, the one it starts from, and so on down to the prompted base model."""
     chain = [agent(config, name)]

@@ -102,7 +102,8 @@ def _check_references(config: Config) -> None:
         _check_agent(config, f"agents.{agent.name}", agent, names)
         names[agent.name] = agent
     _check_sizes(config)
-    _check_roles_in_tables(config, names)
+    _check_chosen(config, names)
+    _check_ablations(config)
     for layer in config.sandbox.require:
         _known("sandbox.require", layer, LAYERS, "isolation layer")
     if len(set(config.seeds)) < len(config.seeds):
@@ -124,14 +125,48 @@ def _check_references(config: Config) -> None:
                 raise ScoreError(f"config: agents.{agent.name}.data: published demonstrations are all `cold_start`")
 
 
-def _check_roles_in_tables(config: Config, names: Mapping[str, Agent]) -> None:
-    for key, chosen in (("skip", config.skip), ("fresh", config.fresh)):
-        for name in chosen:
-            _known(key, name, names, "agent")
-    rows = [agent.ablation for agent in config.agents if agent.ablation and agent.name not in config.skip]
-    for word in rows:
-        if rows.count(word) > 1:
-            raise ScoreError(f"config: agents: two of them are the ablation {word!r}; table 3 has one row of it")
+_ABLATIONS = {
+    "initial": {"method": "sft", "data": "cold_start"},
+    "sft": {"method": "sft", "data": "corrections"},
+    "no_short_horizon": {"method": "grpo", "short_horizon": False, "key_step_reward": True},
+    "no_key_step": {"method": "grpo", "short_horizon": True, "key_step_reward": False},
+    "neither": {"method": "grpo", "short_horizon": False, "key_step_reward": False},
+    "full": {"method": "grpo", "short_horizon": True, "key_step_reward": True},
+}
+"""Ablation -> what its agent is: rows of table 3 differ by these switches and by nothing else."""
+
+
+def _check_ablations(config: Config) -> None:
+    rows: dict[str, Agent] = {}
+    for agent in config.agents:
+        if agent.ablation is None or agent.name in config.skip:
+            continue
+        where = f"config: agents.{agent.name}"
+        if agent.ablation in rows:
+            other = rows[agent.ablation].name
+            raise ScoreError(f"{where}.ablation: {other!r} is {agent.ablation!r} already; table 3 has one row of it")
+        for key, value in _ABLATIONS[agent.ablation].items():
+            if getattr(agent, key) != value:
+                raise ScoreError(
+                    f"{where}.{key}: the ablation {agent.ablation!r} has {value!r}, not {getattr(agent, key)!r}"
+                )
+        rows[agent.ablation] = agent
+    trained = [agent for agent in rows.values() if agent.method == "grpo"]
+    for agent, first in zip(trained[1:], trained, strict=False):
+        for key in ("start", "settings"):
+            if getattr(agent, key) != getattr(first, key):
+                raise ScoreError(
+                    f"config: agents.{agent.name}.{key}: ablations differ by one switch; {first.name!r} has "
+                    f"{getattr(first, key)!r}"
+                )
+
+
+def _check_chosen(config: Config, names: Mapping[str, Agent]) -> None:
+    targets = [f"ablation_{agent.ablation}" for agent in config.agents if agent.ablation]
+    for name in config.skip:
+        _known("skip", name, names, "agent")
+    for name in config.fresh:
+        _known("fresh", name, [*names, *targets], "agent")
 
 
 def _check_sizes(config: Config) -> None:
@@ -142,6 +177,11 @@ def _check_sizes(config: Config) -> None:
                 raise ScoreError(f"{where} micro_batch {entry.micro_batch}")
             if kind == "grpo" and entry.batch % entry.generations:
                 raise ScoreError(f"{where} generations {entry.generations}")
+    for agent in config.agents:
+        if agent.method == "grpo" and config.training.grpo[agent.settings].eval_every and not config.data.held_out:
+            raise ScoreError(
+                f"config: training.grpo.{agent.settings}.eval_every: no questions are held out; set data.held_out, or 0"
+            )
 
 
 def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str, Agent]) -> None:
@@ -156,6 +196,8 @@ def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str,
     _known(
         f"{where}.settings", agent.settings, getattr(config.training, agent.method), f"training.{agent.method} entry"
     )
+    if agent.method != "sft" and agent.data is not None:
+        raise ScoreError(f"config: {where}.data: only sft agents choose a training set; {agent.method} has its own")
     if agent.method == "sft" and agent.data is None:
         raise ScoreError(
             f"config: {where}.data: an sft agent needs a training set "

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
+# Snakemake hands `--config seeds=[0,1]` over as texts; nothing else that is no integer may pass as one.
+_Digits = BeforeValidator(lambda value: int(value) if isinstance(value, str) and value.isdigit() else value)
+Seed = Annotated[int, Field(strict=True, ge=0), _Digits]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._]*$")]
 
 
@@ -213,7 +216,9 @@ class Agent(Section):
 class Theory(Section):
     """What theorems 3.1 to 3.3 are measured with, in a generated world (target `theory`)."""
 
-    prefixes: list[Annotated[int, Field(ge=0)]] = Field([0, 1, 2, 3], description="lengths of verified prefixes")
+    prefixes: list[Annotated[int, Field(ge=0)]] = Field(
+        [0, 1, 2, 3], min_length=1, description="lengths of verified prefixes"
+    )
     tasks: Count = Field(12, description="corrected trajectories that the prefixes are cut from")
     rollouts: Annotated[int, Field(ge=2)] = Field(16, description="per task and prefix length")
     turn_tokens: Count = Field(24, description="new tokens of one turn")
@@ -222,7 +227,7 @@ class Theory(Section):
 class Config(Section):
     experiment: Name
     title: str = Field(description="what a table's caption says of the world and the limits of this experiment")
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[Seed] = Field(min_length=1)
     protocol: Protocol = Protocol()
     sandbox: Sandbox = Sandbox()
     search: Search = Search()

@@ -21,10 +21,9 @@ from score.agent import protocol
 from score.agent.protocol import Message
 from score.config.schema import Sampling
 from score.correct.render import render_trajectory
-from score.data.metric import metric_of
+from score.data.metric import by_rules
 from score.engine.base import AsyncEngine, Request
 from score.errors import InfrastructureError
-from score.evaluate import metrics
 from score.jsonl import ResumableRows
 from score.records import Step, StopReason, Task, Trajectory, content_key, derive_seed
 
@@ -136,7 +135,7 @@ class Teacher:
     async def _right(self, attempt: Trajectory) -> bool:
         if attempt.answer is None:
             return False
-        decided = metrics.decide(metric_of(attempt.task), attempt.answer, attempt.task.answers)
+        decided = by_rules(attempt.task, attempt.answer)
         if decided is not None:
             return decided == 1.0
         reference = " or ".join(attempt.task.answers)

@@ -22,12 +22,11 @@ from score.attempts import sandbox, tools
 from score.config import Config, lineage, read
 from score.config.schema import Agent, Grpo
 from score.correct.sets import KeyStep
-from score.data.metric import metric_of
+from score.data.metric import by_rules
 from score.data.splits import part_of
 from score.engine import open_engine
 from score.engine.base import Completion, Request
 from score.errors import ScoreError
-from score.evaluate import metrics
 from score.jsonl import read_rows
 from score.judge import Case, Judge
 from score.provenance import input_key, provenance
@@ -76,7 +75,7 @@ def _answer_case(trajectory: Trajectory) -> bool | Case:
     task = trajectory.task
     if trajectory.answer is None:
         return False
-    decided = metrics.decide(metric_of(task), trajectory.answer, task.answers)
+    decided = by_rules(task, trajectory.answer)
     return Case(task.question, " or ".join(task.answers), trajectory.answer) if decided is None else decided == 1.0
 
 

@@ -15,40 +15,47 @@ from transformers import PreTrainedModel, TrainerCallback
 from score.agent.drivers import run_episodes
 from score.agent.episode import Episode
 from score.config.schema import Sampling
-from score.data.metric import metric_of
+from score.data.metric import by_rules, metric_of
 from score.engine.transformers import TransformersEngine
-from score.errors import InfrastructureError
-from score.evaluate import metrics
+from score.errors import InfrastructureError, ScoreError
 from score.records import StopReason, Task, derive_seed
-from score.train.trainer import AgentGRPO, Rollouts
+from score.train.trainer import AgentGRPO, Rollouts, TrainerEngine
 
 log = logging.getLogger("heldout")
 
 
 def accuracy(model: PreTrainedModel, tasks: Sequence[Task], rollouts: Rollouts, sampling: Sampling, batch: int):
-    """(share of right answers, number of tasks behind it): tasks that rules can decide and that have an outcome.
+    """(share of right answers, number of tasks behind it): those that have an outcome.
 
-    Raises `InfrastructureError` if no task has one.
+    `tasks` are `ruled` ones. Raises `InfrastructureError` if none has an outcome.
     """
     engine = TransformersEngine(model, rollouts.codec, context=rollouts.context, batch=batch)
     episodes = [Episode(task, rollouts.limits, seed=derive_seed("held-out", task.id)) for task in tasks]
     run_episodes(episodes, engine, sampling, rollouts.pool, rollouts.tools)
-    decided = [
-        value
-        for episode in episodes
-        if episode.stop != StopReason.INFRASTRUCTURE_ERROR
-        and (value := metrics.decide(metric_of(episode.task), episode.answer, episode.task.answers)) is not None
-    ]
+    ended = [episode for episode in episodes if episode.stop != StopReason.INFRASTRUCTURE_ERROR]
+    decided = [by_rules(episode.task, episode.answer) for episode in ended]
     if not decided:
         raise InfrastructureError(f"none of {len(tasks)} held-out questions has an outcome: {episodes[0].failure}")
     return fmean(decided), len(decided)
+
+
+def ruled(tasks: Sequence[Task]) -> list[Task]:
+    """The tasks that rules decide whatever the answer. Raises `ScoreError` if there is none.
+
+    Chosen by metric and not by outcome: of a question that needs a judge, rules settle right answers only.
+    """
+    kept = [task for task in tasks if metric_of(task) != "judge"]
+    if not kept:
+        raise ScoreError(f"none of {len(tasks)} held-out questions is decided by rules; set eval_every to 0")
+    return kept
 
 
 class HeldOut(TrainerCallback):
     """Logs `heldout/accuracy` and `heldout/n` at the start and every `every` updates."""
 
     def __init__(self, tasks: Sequence[Task], sampling: Sampling, *, every: int, batch: int) -> None:
-        self.tasks, self.sampling, self.every, self.batch = tasks, sampling, every, batch
+        self.tasks, self.sampling, self.every = ruled(tasks), sampling, every
+        self.batch = min(batch, TrainerEngine.CHUNK)  # it decodes beside the trainer's own memory
         self.trainer: AgentGRPO | None = None  # set once it exists: it takes its callbacks first
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:

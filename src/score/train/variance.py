@@ -4,7 +4,7 @@
         --out theory/score_sft-s0.csv ...
 
 From corrected trajectories that end right, prefixes of growing length are replayed; from each, several rollouts are
-sampled at the RL temperature. One rollout's gradient is g = R * sum_t grad log pi(a_t | s_t), summed over the sampled
+sampled at temperature 1. One rollout's gradient is g = R * sum_t grad log pi(a_t | s_t), summed over the sampled
 tokens, R = 1 for a right final answer: the theorem's estimator with the outcome as its only reward and gamma = 1. With
 GRPO's baseline it is (R - mean R of the group). The variance of either is the trace of its covariance over rollouts.
 Nothing is trained.
@@ -24,20 +24,20 @@ from statistics import fmean
 import torch
 from transformers import PreTrainedModel
 
-from score import cli
+from score import cli, fingerprint
 from score.agent.drivers import run_episodes
 from score.agent.episode import Episode, forced_prefix
 from score.agent.protocol import plan_message
 from score.attempts import sandbox, tools, trained_model
 from score.config import Config, lineage, read
 from score.config.schema import Sampling
-from score.data.metric import metric_of
+from score.data.metric import by_rules
 from score.engine.codec import ChatCodec
 from score.engine.transformers import TransformersEngine, load_model
 from score.errors import InfrastructureError, ScoreError
-from score.evaluate import metrics
 from score.jsonl import read_rows, write_text
 from score.progress import Progress
+from score.provenance import provenance, write
 from score.records import StopReason, Trajectory, derive_seed
 from score.train.trainer import token_row
 
@@ -66,7 +66,8 @@ class Spread:
 def spread_of(gradients_RD: torch.Tensor, returns_R: torch.Tensor) -> tuple[float, float, float]:
     """(variance, variance with the mean return as baseline, squared norm of the mean) of per-rollout gradients.
 
-    `gradients_RD`: sums of grad log pi [rollouts, parameters]; each is weighted by its return. Variances are unbiased.
+    `gradients_RD`: sums of grad log pi [rollouts, parameters]; each is weighted by its return. The first variance is
+    unbiased; the second is a little small, since its baseline comes from the same rollouts.
     """
     weighted = gradients_RD * returns_R[:, None]
     centred = gradients_RD * (returns_R - returns_R.mean())[:, None]
@@ -132,7 +133,7 @@ def measure(
 def _return(episode: Episode) -> float:
     if episode.stop == StopReason.INFRASTRUCTURE_ERROR:
         raise InfrastructureError(f"a rollout has no outcome: {episode.failure}")
-    decided = metrics.decide(metric_of(episode.task), episode.answer, episode.task.answers)
+    decided = by_rules(episode.task, episode.answer)
     if decided is None:
         raise ScoreError(f"task {episode.task.id} needs a judge; the variance is measured where rules decide")
     return decided
@@ -164,11 +165,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     entry = config.models[lineage.base_model(config, args.agent)]
     model, codec = load_model(str(trained_model(args.root, args.agent, args.seed)), entry.dtype)
+    if torch.cuda.is_available():
+        model = model.to("cuda")
     spreads = measure(
         config, args.agent, args.seed, model, codec, chosen_tasks(data, theory.tasks), prefixes=theory.prefixes,
         rollouts=theory.rollouts, turn_tokens=theory.turn_tokens, temperature=1.0,
     )  # fmt: skip
     write_text(args.out, to_csv(spreads))
+    record = provenance(fingerprint.settings(config, "variance", args.agent), seed=args.seed, tasks=len(data))
+    write(args.out.with_suffix(".provenance.json"), record)
     log.info("%d tasks, mean success %.2f", len({s.task for s in spreads}), fmean(s.success for s in spreads))
 
 
