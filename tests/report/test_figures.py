@@ -18,8 +18,8 @@ ROWS = [Row(a["name"], a["student"], a["method"], (1,)) for a in AGENTS]
 NOTE = "A made-up experiment."
 
 
-def mentored(dataset, corrections, outcome, metric="exact"):
-    task = {"dataset": dataset, "meta": {"metric": metric}}
+def mentored(dataset, corrections, outcome, metric="exact", name="t"):
+    task = {"id": f"{dataset}-{name}", "dataset": dataset, "meta": {"metric": metric}}
     return {"task": task, "corrections": [{}] * corrections, "outcome": outcome}
 
 
@@ -67,25 +67,32 @@ def check_files(folder, name, *texts):
 def test_shares_by_corrections_add_up_and_show_the_remainder(tmp_path):
     files = [tmp_path / "a.jsonl", tmp_path / "b.jsonl"]
     write_rows(files[0], [mentored("math2", 0, "solved"), mentored("math3", 2, "solved"), mentored("hop2", 3, "hard")])
-    write_rows(files[1], [mentored("math2", 1, "failed"), mentored("math2", 0, "solved")])
+    write_rows(files[1], [mentored("math2", 1, "failed", name="u"), mentored("math2", 0, "solved")])
     data = figure3a.shares(figure3a.count(files)).set_index(["group", "corrections"])
     assert data.loc[("math", "0"), "share"] == 0.5
     assert data.loc[("math", "1"), "share"] == 0, "a number of corrections that nobody needed is shown as none"
     assert data.loc[("math", "failed"), "share"] == 0.25
     assert data.loc[("facts", "hard"), "share"] == 1
     assert dict(data.groupby("group")["share"].sum()) == pytest.approx({"math": 1, "facts": 1})
-    assert data.loc[("math", "0"), "n"] == 4
+    assert (data.loc[("math", "0"), "tasks"], data.loc[("math", "0"), "n"]) == (2, 3)
+
+
+def test_more_seeds_of_the_same_tasks_do_not_narrow_the_interval(tmp_path):
+    write_rows(tmp_path / "t.jsonl", [mentored("math2", i % 3, "solved", name=i) for i in range(60)])
+    once, thrice = (figure3a.shares(figure3a.count([tmp_path / "t.jsonl"] * seeds)) for seeds in (1, 3))
+    assert list(once["low"]) == pytest.approx(list(thrice["low"]))
+    assert list(once["high"]) == pytest.approx(list(thrice["high"]))
 
 
 def test_published_questions_are_maths_or_search():
     counts = figure3a.Counter()
     for metric in ("math", "judge"):
-        counts[figure3a._group(mentored("seed_file", 0, "solved", metric)["task"]), "0"] += 1
-    assert dict(counts) == {("math", "0"): 1, ("search", "0"): 1}
+        counts[figure3a._group(mentored("seed_file", 0, "solved", metric)["task"])] += 1
+    assert dict(counts) == {"math": 1, "search": 1}
 
 
 def test_figure3a_from_files(tmp_path):
-    write_rows(tmp_path / "t.jsonl", [mentored("math2", i % 3, "solved") for i in range(9)])
+    write_rows(tmp_path / "t.jsonl", [mentored("math2", i % 3, "solved", name=i) for i in range(9)])
     figure3a.main(["--corrections", str(tmp_path / "t.jsonl"), "--note", NOTE, "--out-dir", str(tmp_path)])
     rows = check_files(tmp_path, "figure3a", "33.3 [12.1, 64.6]", "n = 9")
     assert sum(float(row["share"]) for row in rows) == pytest.approx(1)
@@ -191,17 +198,21 @@ def test_accuracy_by_gold_steps(tmp_path, agents):
         horizon.read_steps([tmp_path / "other.jsonl"])
 
 
-def test_the_bound_is_scaled_to_the_first_point_and_falls():
-    assert gradient_variance.bound_shape(0, 0.9) == 0
-    assert gradient_variance.bound_shape(2, 0.9) == pytest.approx((2 - 0.9 * 1.9) ** 2)
+HEADER = "agent,seed,task,prefix,remaining,rollouts,success,variance,variance_with_baseline,norm2"
+
+
+def spread(task, prefix, remaining, variance, seed=0):
+    """A line of measured variance; half of it is left with a baseline."""
+    return f"sft,{seed},{task},{prefix},{remaining},16,0.25,{variance},{variance / 2},0.5"
 
 
 def test_gradient_variance_from_files(tmp_path):
-    lines = ["agent,seed,task,prefix,remaining,rollouts,variance,norm2"]
-    lines += [f"sft,0,t{t},{k},{8 - k},16,{10 - k + t},0.5" for t in range(3) for k in (0, 2, 4)]
+    lines = [HEADER]
+    lines += [spread(f"t{t}", k, 8 - k, 10 - k + t) for t in range(3) for k in (0, 2, 4)]
     write_text(tmp_path / "v.csv", "\n".join(lines) + "\n")
     gradient_variance.main(["--data", str(tmp_path / "v.csv"), "--note", NOTE, "--out-dir", str(tmp_path)])
-    rows = check_files(tmp_path, "gradient_variance", "theorem 3.3")
+    rows = check_files(tmp_path, "gradient_variance", "theorem 3.3", "25.0")
+    assert [float(row["with_baseline"]) for row in rows] == pytest.approx([5.5, 4.5, 3.5])
     assert [float(row["mean"]) for row in rows] == pytest.approx([11, 9, 7])
     assert float(rows[0]["bound"]) == pytest.approx(11)
     assert float(rows[2]["bound"]) < float(rows[1]["bound"]) < 11
@@ -209,8 +220,8 @@ def test_gradient_variance_from_files(tmp_path):
 
 
 def test_seeds_of_a_task_are_one_task(tmp_path):
-    lines = ["agent,seed,task,prefix,remaining,rollouts,variance,norm2"]
-    lines += ["sft,0,a,0,4,8,1,0", "sft,1,a,0,4,8,3,0", "sft,0,b,0,6,8,4,0"]
+    lines = [HEADER]
+    lines += [spread("a", 0, 4, 1), spread("a", 0, 4, 3, seed=1), spread("b", 0, 6, 4)]
     write_text(tmp_path / "v.csv", "\n".join(lines) + "\n")
     (row,) = gradient_variance.aggregate(gradient_variance.read_variances([tmp_path / "v.csv"]), 0.9).to_dict("records")
     assert (row["mean"], row["n"], row["seeds"]) == (3, 2, 2), "(1 + 3) / 2 and 4, not their mean over three lines"
@@ -218,9 +229,9 @@ def test_seeds_of_a_task_are_one_task(tmp_path):
     assert row["high"] == 4
 
 
-@pytest.mark.parametrize("lines", [[], ["sft,0,a,0,4,8,0,0", "sft,0,a,2,2,8,0,0"]])
+@pytest.mark.parametrize("lines", [[], [spread("a", 0, 4, 0), spread("a", 2, 2, 0)]])
 def test_no_variance_at_all_is_drawn_too(tmp_path, lines):
-    header = "agent,seed,task,prefix,remaining,rollouts,variance,norm2"
+    header = HEADER
     write_text(tmp_path / "v.csv", "\n".join([header, *lines]) + "\n")
     gradient_variance.main(["--data", str(tmp_path / "v.csv"), "--note", NOTE, "--out-dir", str(tmp_path)])
     assert len(check_files(tmp_path, "gradient_variance")) == len(lines)
@@ -261,7 +272,7 @@ def test_incomplete_accuracies_are_marked(tmp_path, agents):
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):
-    write_rows(tmp_path / "t.jsonl", [mentored("math2", i % 3, "solved") for i in range(9)])
+    write_rows(tmp_path / "t.jsonl", [mentored("math2", i % 3, "solved", name=i) for i in range(9)])
     made = []
     for name in ("a", "b"):
         figure3a.main(["--corrections", str(tmp_path / "t.jsonl"), "--out-dir", str(tmp_path / name)])

@@ -3,6 +3,7 @@
 import copy
 
 import pytest
+import torch
 
 from score.agent.protocol import Message, plan_text, step_text
 from score.config.schema import Dpo
@@ -64,3 +65,31 @@ def test_training_prefers_the_fix(random_student, tmp_path):
     margins = [row["rewards/margins"] for row in history if "rewards/margins" in row]
     assert abs(margins[0]) < 1e-4, "the model starts as its own reference"
     assert margins[-1] > 0.1
+
+
+def test_a_killed_run_continues_to_the_same_weights(random_student, tmp_path):
+    class Killed(Exception):
+        pass
+
+    def run(work, kill_at=None):
+        model, codec = copy.deepcopy(random_student[0]), random_student[1]
+        data, _ = pairs([key_step(name) for name in ("Ba", "Bo", "Be", "Bi")], codec, max_length=256)
+        if kill_at is not None:
+            with pytest.MonkeyPatch.context() as patch:
+                from score.train.output import ProgressCallback
+
+                def stop(self, args, state, control, **kwargs):
+                    if state.global_step == kill_at:
+                        raise Killed
+
+                patch.setattr(ProgressCallback, "on_step_begin", stop, raising=False)
+                with pytest.raises(Killed):
+                    train(model, copy.deepcopy(model), codec, data, SETTINGS, work, 0, "dpo")
+            return None
+        trained, _ = train(model, copy.deepcopy(model), codec, data, SETTINGS, work, 0, "dpo")
+        return torch.cat([p.detach().flatten() for p in trained.parameters()])
+
+    straight = run(tmp_path / "straight")
+    run(tmp_path / "killed", kill_at=6)
+    assert (tmp_path / "killed/checkpoints/checkpoint-4").is_dir()
+    assert torch.allclose(run(tmp_path / "killed"), straight, atol=1e-6)

@@ -313,3 +313,14 @@ def test_a_look_at_the_held_out_questions_changes_nothing_of_the_training(random
         return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
 
     assert torch.equal(weights(0), weights(1))
+
+
+def test_held_out_questions_are_chosen_by_their_metric_not_by_their_outcome():
+    """Of a question that needs a judge, rules settle right answers only: counting those would flatter the curve."""
+    from score.train.heldout import ruled
+
+    maths = Task("m", "?", ("5",), "toy", {"metric": "math"})
+    search = Task("s", "?", ("Paris",), "toy", {"metric": "judge"})
+    assert ruled([maths, search]) == [maths]
+    with pytest.raises(ScoreError, match="none of 1 held-out questions is decided by rules"):
+        ruled([search])

@@ -3,7 +3,8 @@
     python -m score.report.figures.figure3a --corrections correct/bc20-s*/trajectories.jsonl --out-dir figures
 
 A task ends solved after 0, 1, 2, ... corrections; or hard, which is unsolved after all of them; or failed, when the
-teacher or the infrastructure failed. Seeds are pooled: a task counts once per file.
+teacher or the infrastructure failed. Shares are over all seeds; the seeds of a task are not independent, so n counts
+different tasks.
 """
 
 from __future__ import annotations
@@ -30,21 +31,21 @@ COLUMNS = ("group", "corrections", "tasks", "share", "low", "high", "n")
 
 CAPTION = (
     "Share of the tasks of mentored problem solving, in %, by the teacher's corrections until the student solved them, "
-    "with Wilson's 95 % interval; n counts tasks over all seeds. hard: unsolved after all corrections. failed: the "
-    "teacher or the infrastructure failed."
+    "over all seeds, with Wilson's 95 % interval for n different tasks, which does not contain the variance between "
+    "training runs. hard: unsolved after all corrections. failed: the teacher or the infrastructure failed."
 )
 
-Counts = Counter[tuple[str, str]]
-"""(group, number of corrections or how else it ended) -> tasks."""
+Endings = Counter[tuple[str, str, str]]
+"""(group, task, number of corrections or how else it ended) -> how many seeds."""
 
 
-def count(paths: Sequence[Path]) -> Counts:
+def count(paths: Sequence[Path]) -> Endings:
     """Counts the tasks of mentored files, row by row: the files are large. Raises `ScoreError` with file and line."""
-    counts: Counts = Counter()
+    counts: Endings = Counter()
     for path in paths:
         for number, row in numbered_rows(path):
             try:
-                counts[_group(row["task"]), _ending(row)] += 1
+                counts[_group(row["task"]), row["task"]["id"], _ending(row)] += 1
             except (KeyError, TypeError) as error:
                 raise ScoreError(
                     f"{path}:{number}: not a mentored task ({type(error).__name__}: {error}); give the "
@@ -63,16 +64,20 @@ def _ending(row: Mapping[str, Any]) -> str:
     return str(len(row["corrections"])) if row["outcome"] == "solved" else row["outcome"]
 
 
-def shares(counts: Counts) -> pd.DataFrame:
-    """One line per group and ending, zeros included; the shares of a group add up to 1."""
-    most = max((int(ending) for _, ending in counts if ending not in REMAINDER), default=0)
+def shares(counts: Endings) -> pd.DataFrame:
+    """One line per group and ending, zeros included; the shares of a group add up to 1.
+
+    `tasks` counts a task once per seed, `n` once.
+    """
+    most = max((int(ending) for _, _, ending in counts if ending not in REMAINDER), default=0)
     endings = [*map(str, range(most + 1)), *REMAINDER]
     lines = []
-    for group in (group for group in LABELS if any(group == counted for counted, _ in counts)):
-        n = sum(counts[group, ending] for ending in endings)
+    for group in (group for group in LABELS if any(group == counted for counted, _, _ in counts)):
+        of_group = {key: seeds for key, seeds in counts.items() if key[0] == group}
+        n, total = len({task for _, task, _ in of_group}), sum(of_group.values())
         for ending in endings:
-            tasks = counts[group, ending]
-            share = wilson(tasks, n)
+            tasks = sum(seeds for (_, _, of_task), seeds in of_group.items() if of_task == ending)
+            share = wilson(n * tasks / total, n)
             lines.append((group, ending, tasks, share.mean, share.low, share.high, n))
     return pd.DataFrame(lines, columns=COLUMNS)
 

@@ -1,6 +1,6 @@
 """Variance of the policy gradient over the length of the given prefix, beside the shape of theorem 3.3's bound.
 
-    python -m score.report.figures.gradient_variance --data train/score_rl-s0/gradients.csv --out-dir figures
+    python -m score.report.figures.gradient_variance --data theory/score_sft-s*.csv --out-dir figures
 
 Each input line is one task at one prefix length: how many steps remain, and the variance over its rollouts. The bound's
 constant is unknown, so its curve starts at the first measured point: only the shapes can be compared.
@@ -19,13 +19,21 @@ from score.errors import ScoreError
 from score.report.figures import style
 from score.report.stats import macro_average
 
-INPUT = ("agent", "seed", "task", "prefix", "remaining", "rollouts", "variance", "norm2")
-COLUMNS = ("agent", "prefix", "remaining", "rollouts", "mean", "low", "high", "norm2", "bound", "n", "seeds")
+INPUT = (
+    *("agent", "seed", "task", "prefix", "remaining", "rollouts", "success"),
+    *("variance", "variance_with_baseline", "norm2"),
+)
+COLUMNS = (
+    *("agent", "prefix", "remaining", "rollouts", "success", "mean", "low", "high"),
+    *("with_baseline", "norm2", "bound", "n", "seeds"),
+)
 
 CAPTION = (
     "Variance of the policy gradient by the number of steps given as prefix: each task's mean over seeds, averaged "
     "over n tasks, with a 95 % bootstrap over tasks. remaining: mean number of steps after the prefix (H − k + 1). "
-    "bound: the shape of theorem 3.3's bound at that number, scaled to the first point (γ = {gamma}). "
+    "bound: the shape of theorem 3.3's bound at that number, scaled to the first point (γ = {gamma}; the rollouts are "
+    "not discounted). with baseline: the variance if the mean return of a task's rollouts is taken off, as GRPO does. "
+    "success: share of rollouts that end right; it grows with the prefix, and the return with it. "
     "A variance of 0 has no place in the figure."
 )
 
@@ -54,7 +62,8 @@ def aggregate(variances: pd.DataFrame, gamma: float) -> pd.DataFrame:
             start = start or (interval.mean, shape)
             lines.append({
                 "agent": agent, "prefix": prefix, "remaining": remaining, "rollouts": rows["rollouts"].mean(),
-                "mean": interval.mean, "low": interval.low, "high": interval.high, "norm2": rows["norm2"].mean(),
+                "success": rows["success"].mean(), "mean": interval.mean, "low": interval.low, "high": interval.high,
+                "with_baseline": rows["variance_with_baseline"].mean(), "norm2": rows["norm2"].mean(),
                 "bound": start[0] * shape / start[1], "n": len(of_task_T), "seeds": rows["seed"].nunique(),
             })  # fmt: skip
     return pd.DataFrame(lines, columns=COLUMNS)
@@ -68,10 +77,11 @@ def bound_shape(remaining: float, gamma: float) -> float:
 def table(data: pd.DataFrame) -> pd.DataFrame:
     shown = [
         [row["agent"], row["prefix"], f"{row['remaining']:.1f}", f"{row['mean']:.3g} [{row['low']:.3g}, "
-         f"{row['high']:.3g}]", f"{row['bound']:.3g}", f"{row['norm2']:.3g}", row["n"], row["seeds"]]
+         f"{row['high']:.3g}]", f"{row['bound']:.3g}", f"{row['with_baseline']:.3g}", f"{100 * row['success']:.1f}",
+         row["n"], row["seeds"]]
         for _, row in data.iterrows()
     ]  # fmt: skip
-    header = ["agent", "prefix", "remaining", "variance [95 %]", "bound", "squared norm", "n", "seeds"]
+    header = ["agent", "prefix", "remaining", "variance [95 %]", "bound", "with baseline", "success %", "n", "seeds"]
     return pd.DataFrame(shown, columns=header)
 
 

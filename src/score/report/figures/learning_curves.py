@@ -22,13 +22,13 @@ from score.report.stats import wilson
 from score.report.tables import Row, read_rows
 
 ACCURACY, N, REWARD, SMOOTHED = "heldout/accuracy", "heldout/n", "reward", "reward/smoothed"
-TOKENS, SECONDS = "episode/new_tokens", "train_runtime"
-LOGGED = (ACCURACY, N, REWARD, "tier/final", "tier/key", "tier/avoid", TOKENS, SECONDS)
+TOKENS = "episode/new_tokens"
+LOGGED = (ACCURACY, N, REWARD, "tier/final", "tier/key", "tier/avoid", TOKENS)
 WINDOW = 5
 
 CAPTION = (
     "Accuracy on held-out questions, and training reward as a rolling mean of {window} updates. Lines are means over "
-    "seeds, bands reach from the lowest to the highest seed. Tokens and seconds are means over runs. Accuracies in %: "
+    "seeds, bands reach from the lowest to the highest seed. Tokens are means over runs. Accuracies in %: "
     "mean over seeds, with Wilson's 95 % interval for n questions. {target}"
 )
 TARGET = (
@@ -116,7 +116,6 @@ def table(curves: pd.DataFrame, rows: Sequence[Row]) -> pd.DataFrame:
             "seeds": of_agent["seed"].nunique(),
             "updates": _mean_of_runs(of_agent[of_agent["series"] == REWARD].groupby("seed")["step"].max()),
             "rollout tokens": _mean_of_runs(of_agent[of_agent["series"] == TOKENS].groupby("seed")["value"].sum()),
-            "seconds": _mean_of_runs(of_agent[of_agent["series"] == SECONDS].groupby("seed")["value"].max()),
             "n": n or "–",
             "first accuracy [95 %]": _accuracy(accuracy.iloc[:1], n),
             "last accuracy [95 %]": _accuracy(accuracy.iloc[-1:], n),
