@@ -151,6 +151,21 @@ def test_one_setting_reruns_its_branch_only(finished):
     assert not ran & {"sft", "correct", "rollout", "splits", "seeds"}
 
 
+def test_targets_beyond_the_default_run_too(finished):
+    done = run("--", "theory", "baselines", "ablations")
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    with open(RESULTS / "theory/score_sft-s0.csv") as file:
+        spreads = list(csv.DictReader(file))
+    assert {(row["prefix"], row["rollouts"]) for row in spreads} == {("0", "2"), ("1", "2")}
+    with open(RESULTS / "tables/ablation_neither.csv") as file:
+        assert {row["agent"] for row in csv.DictReader(file)} == {"ablation_neither"}
+    with open(RESULTS / "tables/baselines.csv") as file:
+        found = {row["agent"] for row in csv.DictReader(file)}
+    assert found == {"teacher", "untrained", "bc_full", "grpo", "dpo", "sft_both"}
+    for name in ("horizon", "gradient_variance", "figure3a", "figure3b", "learning_curves"):
+        assert (RESULTS / f"figures/{name}.png").stat().st_size > 10_000
+
+
 def test_a_fresh_agent_is_computed_anew_once(finished):
     weights = RESULTS / "train/dpo-s0/model/model.safetensors"
     before = weights.stat().st_mtime_ns
