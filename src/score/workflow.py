@@ -227,8 +227,8 @@ class Plan:
         top = self.ablations.get("full")
         if top is None:
             return []
-        stages = reversed(lineage.ancestors(self.config, top))
-        return [agent.name for agent in stages if agent.method != "prompt"]
+        stages = [agent.name for agent in reversed(lineage.ancestors(self.config, top))]
+        return stages[stages.index(lineage.cold_start(self.config, top)) :]
 
     def ladder_corrections(self, name: str) -> list[str]:
         """One file of the corrections that the full method rests on, for every seed."""

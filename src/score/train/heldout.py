@@ -24,7 +24,9 @@ from score.train.trainer import AgentGRPO, Rollouts, TrainerEngine
 log = logging.getLogger("heldout")
 
 
-def accuracy(model: PreTrainedModel, tasks: Sequence[Task], rollouts: Rollouts, sampling: Sampling, batch: int):
+def accuracy(
+    model: PreTrainedModel, tasks: Sequence[Task], rollouts: Rollouts, sampling: Sampling, batch: int
+) -> tuple[float, int]:
     """(share of right answers, number of tasks behind it): those that have an outcome.
 
     `tasks` are `ruled` ones. Raises `InfrastructureError` if none has an outcome.

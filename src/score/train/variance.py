@@ -30,7 +30,7 @@ from score.agent.episode import Episode, forced_prefix
 from score.agent.protocol import plan_message
 from score.attempts import sandbox, tools, trained_model
 from score.config import Config, lineage, read
-from score.config.schema import Sampling
+from score.config.schema import Sampling, Theory
 from score.data.metric import by_rules
 from score.engine.codec import ChatCodec
 from score.engine.transformers import TransformersEngine, load_model
@@ -98,13 +98,17 @@ def chosen_tasks(trajectories: Sequence[Trajectory], count: int) -> list[Traject
 
 def measure(
     config: Config, agent: str, seed: int, model: PreTrainedModel, codec: ChatCodec, data: Sequence[Trajectory], *,
-    prefixes: Sequence[int], rollouts: int, turn_tokens: int, temperature: float,
+    theory: Theory,
 ) -> list[Spread]:  # fmt: skip
-    """One `Spread` per task and prefix length. Raises `InfrastructureError` if an episode has no outcome."""
+    """One `Spread` per task of `data` and prefix length; every trajectory is longer than the longest prefix.
+
+    Raises `InfrastructureError` if an episode has no outcome.
+    """
     entry = config.models[lineage.base_model(config, agent)]
+    rollouts = theory.rollouts
     engine = TransformersEngine(model, codec, context=entry.context, batch=max(rollouts, entry.batch))
-    sampling = Sampling(temperature=temperature, top_p=1.0, top_k=0, max_new_tokens=turn_tokens)
-    lengths = [(t, k) for t in data for k in prefixes if k < len(t.steps)]
+    sampling = Sampling(temperature=1.0, top_p=1.0, top_k=0, max_new_tokens=theory.turn_tokens)
+    lengths = [(trajectory, k) for trajectory in data for k in theory.prefixes]
     progress = Progress(f"gradient variance {agent}", len(lengths))
     found = []
     with sandbox(config) as pool:
@@ -167,14 +171,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, codec = load_model(str(trained_model(args.root, args.agent, args.seed)), entry.dtype)
     if torch.cuda.is_available():
         model = model.to("cuda")
-    spreads = measure(
-        config, args.agent, args.seed, model, codec, chosen_tasks(data, theory.tasks), prefixes=theory.prefixes,
-        rollouts=theory.rollouts, turn_tokens=theory.turn_tokens, temperature=1.0,
-    )  # fmt: skip
+    measured = chosen_tasks(data, theory.tasks)
+    spreads = measure(config, args.agent, args.seed, model, codec, measured, theory=theory)
     write_text(args.out, to_csv(spreads))
-    record = provenance(fingerprint.settings(config, "variance", args.agent), seed=args.seed, tasks=len(data))
+    record = provenance(fingerprint.settings(config, "variance", args.agent), seed=args.seed, tasks=len(measured))
     write(args.out.with_suffix(".provenance.json"), record)
-    log.info("%d tasks, mean success %.2f", len({s.task for s in spreads}), fmean(s.success for s in spreads))
+    log.info("%d tasks, mean success %.2f", len(measured), fmean(s.success for s in spreads))
 
 
 if __name__ == "__main__":
