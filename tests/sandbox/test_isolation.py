@@ -13,9 +13,10 @@ import time
 from pathlib import Path
 
 import pytest
+from tests.sandbox.processes import inside, pid_of
 
 from score.errors import InfrastructureError
-from score.sandbox import isolate
+from score.sandbox import gate, isolate
 from score.sandbox.base import Limits
 from score.sandbox.zygote import ZygotePool
 
@@ -221,7 +222,7 @@ def test_a_dead_interpreter_is_reported_and_its_earlier_state_restored(session, 
 
 def test_an_interpreter_killed_from_outside_is_an_infrastructure_error(session):
     session.run("kept = 1")
-    os.kill(session._channel.pid, signal.SIGKILL)
+    os.kill(pid_of(session), signal.SIGKILL)
     with pytest.raises(InfrastructureError, match="killed from outside"):
         session.run("print(kept)")
     assert session.run("print(kept)").text == "1"
@@ -231,7 +232,7 @@ def test_every_way_of_stopping_leaves_no_process_and_no_file():
     with ZygotePool(Limits(timeout_s=0.3)) as pool:
         parent, scratch = pool._process.pid, Path(pool._scratch)
         stopped, closed, left = pool.open(), pool.open(), pool.open()
-        pids = [s._channel.pid for s in (stopped, closed, left)]
+        pids = [pid_of(s) for s in (stopped, closed, left)]
         stopped.run("while True: pass")
         closed.run("open('file', 'w').write('x')")
         closed.close()
@@ -257,13 +258,15 @@ def test_nothing_survives_a_host_that_is_killed(forks):
         heir = os.fork() if {forks} else 0
         if {forks} and heir == 0:
             time.sleep(60)
-        print(pool._scratch, heir, pool._process.pid, busy._channel.pid, idle._channel.pid, flush=True)
+        sessions = [session._process.channel.pid for session in (busy, idle)]
+        print(pool._scratch, heir, "own_processes" in pool.layers, pool._process.pid, *sessions, flush=True)
         time.sleep(60)
     """)
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     process = subprocess.Popen([sys.executable, "-c", host], stdout=subprocess.PIPE, text=True, env=environment)
-    scratch, heir, *pids = process.stdout.readline().split()
-    pids = [int(pid) for pid in pids]
+    scratch, heir, apart, parent, *sessions = process.stdout.readline().split()
+    names = inside(int(parent)) if apart == "True" else {}
+    pids = [int(parent), *(names.get(int(pid), int(pid)) for pid in sessions)]
     try:
         assert all(alive(pid) for pid in pids)
         process.kill()
@@ -279,7 +282,7 @@ def test_nothing_survives_a_host_that_is_killed(forks):
 def test_children_follow_a_killed_parent_and_that_is_no_observation():
     with ZygotePool(LIMITS) as pool, pool.open() as session:
         session.run("import threading\nthreading.Thread(target=lambda: [0 for _ in iter(int, 1)]).start()")
-        pid = session._channel.pid
+        pid = pid_of(session)
         os.kill(pool._process.pid, signal.SIGKILL)
         assert eventually(lambda: not alive(pid))
         with pytest.raises(InfrastructureError):
@@ -292,9 +295,10 @@ def test_required_layers_are_listed_or_refused(pool):
         assert strict.layers == pool.layers
 
 
-def verdict(program, architecture: int, number: int, argument: int = 0) -> int:
+def verdict(program, architecture: int, number: int, *arguments: int) -> int:
     """What a BPF program answers to a system call: 0 allows it, else an error number."""
-    data, value, line = {0: number, 4: architecture, 16: argument}, 0, 0
+    data, value, line = {0: number, 4: architecture, 16: 0, 32: 0, 40: 0}, 0, 0
+    data.update({16 + 8 * place: argument for place, argument in enumerate(arguments)})
     while True:
         opcode, if_true, if_false, operand = program[line]
         line += 1
@@ -321,6 +325,28 @@ def test_the_filter_denies_its_calls_and_no_others(machine):
     assert [verdict(program, architecture, prlimit, pid) for pid in (0, 1)] == [0, errno.EPERM]
     assert verdict(program, architecture, 0x40000000 + 1) == errno.EPERM
     assert verdict(program, 0x40000003, 1) == errno.EPERM  # 32-bit calls of the same machine
+    read_only, writable, private, shared = 1, 3, 2, 1
+    mmap = (9, 222)[column]
+    kinds = [(p, s) for p in (read_only, writable) for s in (private, shared)]
+    assert [verdict(program, architecture, mmap, 0, 0, p, s) for p, s in kinds] == [0, 0, 0, errno.EPERM]
+
+
+@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
+def test_the_gate_asks_about_processes_and_nothing_else(machine):
+    column, architecture = isolate.MACHINES[machine]
+    asks, clone = 0x7FC00000 & 0xFFFF, (56, 220)[column]
+    program = gate.program(column, architecture)
+    assert (asks, program[-2][-1]) == (0, 0x7FC00000)
+    program = [
+        *program[:-2],
+        (0x06, 0, 0, errno.EAGAIN),
+        program[-1],
+    ]  # which `verdict` can tell from allowing
+    assert verdict(program, architecture, clone, signal.SIGCHLD) == errno.EAGAIN
+    assert verdict(program, architecture, clone, 0x003D0F00) == 0
+    assert [verdict(program, architecture, number, signal.SIGCHLD) for number in (0, clone + 1, 435)] == [0, 0, 0]
+    gated = isolate.filter_program(column, architecture, gated=True)
+    assert verdict(gated, architecture, clone, signal.SIGCHLD) == 0
 
 
 def test_call_numbers_are_those_of_the_system_headers():

@@ -3,13 +3,17 @@
 Each layer is used where the kernel offers it, and `confine` returns the names of those that are active:
 
     namespaces       own user and (empty) network namespace, shared by all children of one parent
+    own_processes    own process namespace of the parent: nothing else can be seen or signalled, and when the parent
+                     ends, however it ends, the kernel ends everything in it
     limits           address space, file size, open files, no core dumps
     files            Landlock: only the scratch folder can be written, only Python and system libraries can be read
     no_network       no sockets of any family, no io_uring
     no_exec          no other program
-    no_fork          no other process (threads are allowed): a fork bomb ends at its first fork
+    no_fork          no other process (threads are allowed): a fork bomb ends at its first fork. Where a session keeps
+                     snapshots, `gate.py` lets exactly those forks pass that the host asked for
     no_interference  no signals to, tracing of or limits on other processes, no mounts or namespaces, no changes of
-                     mode, owner or times of files (Landlock does not cover those), no lasting IPC objects
+                     mode, owner or times of files (Landlock does not cover those), no lasting IPC objects, no memory
+                     that could be shared with another process
 
 Not covered: the number of files and threads (only size and memory are bounded), CPU use between steps, kernel bugs.
 Without "files", a child can read and write what the user can; without "namespaces" too, the environment of the
@@ -26,8 +30,9 @@ import resource
 import signal
 import struct
 import sys
+from collections.abc import Sequence
 
-LAYERS = ("namespaces", "limits", "files", "no_network", "no_exec", "no_fork", "no_interference")
+LAYERS = ("namespaces", "own_processes", "limits", "files", "no_network", "no_exec", "no_fork", "no_interference")
 
 # Denied system calls: name, number on x86_64, number on aarch64; "-" where a machine has no such call.
 DENIED = {
@@ -58,7 +63,7 @@ DENIED = {
         utimes 235 -                futimesat 261 -             utimensat 280 88
     """,
 }
-_CLONE, _CLONE3, _PRLIMIT = (56, 220), (435, 435), (302, 261)
+_CLONE, _CLONE3, _PRLIMIT, _MMAP = (56, 220), (435, 435), (302, 261), (9, 222)
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH_*
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -73,22 +78,29 @@ def _prctl(option: int, *arguments: int) -> bool:
     return _libc.prctl(option, *(ctypes.c_ulong(a) for a in (*arguments, 0, 0, 0, 0)[:4])) == 0
 
 
-def enter_namespaces() -> bool:
-    """Moves this (single-threaded) process into a new user and network namespace; False if the system refuses.
+def enter_namespaces() -> tuple[str, ...]:
+    """Moves this (single-threaded) process into new namespaces, its children also into a process namespace of their
+    own; returns the layers that the system grants.
 
-    Tried in a throw-away child first: some systems allow the move but not the identity mapping that must follow it,
-    and there is no way back.
+    Each set is tried in a throw-away child first: some systems allow the move but not the identity mapping that must
+    follow it, and there is no way back.
     """
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0 if _unshare() else 1)
-    return os.waitpid(pid, 0)[1] == 0 and _unshare()
+    new_user, new_net, new_pid = 0x10000000, 0x40000000, 0x20000000
+    for flags, layers in (
+        (new_user | new_net | new_pid, ("namespaces", "own_processes")),
+        (new_user | new_net, ("namespaces",)),
+    ):
+        pid = os.fork()
+        if pid == 0:
+            os._exit(0 if _unshare(flags) else 1)
+        if os.waitpid(pid, 0)[1] == 0 and _unshare(flags):
+            return layers
+    return ()
 
 
-def _unshare() -> bool:
-    new_user, new_net = 0x10000000, 0x40000000
+def _unshare(flags: int) -> bool:
     uid, gid = os.geteuid(), os.getegid()
-    if _libc.unshare(new_user | new_net) != 0:
+    if _libc.unshare(flags) != 0:
         return False
     try:
         for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
@@ -99,21 +111,40 @@ def _unshare() -> bool:
     return True
 
 
-def confine(scratch: str, memory_mb: int, file_mb: int, parent: int) -> tuple[str, ...]:
+def die_with_parent(parent: int) -> None:
+    """Has the kernel kill this process when the thread that forked it, of process `parent`, ends.
+
+    In a process namespace of its own a process sees 0 as its parent.
+    """
+    _prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+    if os.getppid() not in (parent, 0):
+        os._exit(1)  # it died before the line above
+
+
+def adopt_orphans() -> None:
+    """Makes this process the parent of those descendants whose own parent ends, as process 1 of a namespace is."""
+    _prctl(36, 1)  # PR_SET_CHILD_SUBREAPER
+
+
+def forbid_new_privileges() -> None:
+    """What Landlock and seccomp ask of an ordinary process first."""
+    _prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
+
+
+def confine(scratch: str, memory_mb: int, file_mb: int, parent: int, *, gated: bool = False) -> tuple[str, ...]:
     """Confines this process for good; it dies with `parent` (its pid), whatever it does.
 
-    Returns the active layers' names, without "namespaces", which is the parent's.
+    `gated`: `gate.install` has been called, and judges forks from now on. Returns the active layers' names, without
+    those of `enter_namespaces`, which are the parent's.
     """
     _limit(memory_mb, file_mb)
     _drop_capabilities()
-    _prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG; after the change of credentials, which would clear it
-    if os.getppid() != parent:
-        os._exit(1)  # it died before the line above
-    _prctl(38, 1)  # PR_SET_NO_NEW_PRIVS, which the next two need
+    die_with_parent(parent)  # after the change of credentials, which would clear it
+    forbid_new_privileges()
     layers = ["limits"]
-    if _restrict_files(scratch):
+    if restrict_files(scratch):
         layers.append("files")
-    if _filter_calls():
+    if _filter_calls(gated):
         layers.extend(DENIED)
     return tuple(layers)
 
@@ -137,7 +168,11 @@ def _drop_capabilities() -> None:
     _libc.capset(header, ctypes.create_string_buffer(24))
 
 
-def _restrict_files(scratch: str) -> bool:
+def restrict_files(scratch: str) -> bool:
+    """Leaves of this process's rights those to write in `scratch` and to read libraries; False if Landlock is missing.
+
+    A second call narrows what the first one left.
+    """
     create, add, restrict = 444, 445, 446
     version = _syscall(create, None, 0, 1)
     if version < 1:
@@ -163,28 +198,43 @@ def _restrict_files(scratch: str) -> bool:
     return done
 
 
-def _filter_calls() -> bool:
-    """Installs the seccomp filter, a classic BPF program over (number, architecture, arguments) of each system call."""
+Line = tuple[int, int, int, int]
+"""Of a classic BPF program: opcode, jump if true, jump if false, operand."""
+LOAD, EQUAL, AT_LEAST, HAS_BIT, ANSWER = 0x20, 0x15, 0x35, 0x45, 0x06
+NUMBER_AT, ARCHITECTURE_AT, ARGUMENT0_AT = 0, 4, 16  # offsets in what the program sees of a system call
+ALLOW = (ANSWER, 0, 0, 0x7FFF0000)
+CLONE_THREAD = 0x00010000
+
+
+def packed(program: Sequence[Line]) -> tuple[ctypes.Array, ctypes.Array]:
+    """(sock_fprog, the code that it points to): the form in which the kernel takes a program."""
+    lines = b"".join(struct.pack("HBBI", *line) for line in program)
+    code = ctypes.create_string_buffer(lines, len(lines))
+    return ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program), ctypes.addressof(code))), code
+
+
+def _filter_calls(gated: bool) -> bool:
+    """Installs the seccomp filter."""
     if os.uname().machine not in MACHINES:
         return False
-    column, architecture = MACHINES[os.uname().machine]
-    program = b"".join(struct.pack("HBBI", *line) for line in filter_program(column, architecture))
-    code = ctypes.create_string_buffer(program, len(program))
-    filter_ = ctypes.create_string_buffer(struct.pack("HxxxxxxP", len(program) // 8, ctypes.addressof(code)))
-    return _prctl(22, 2, ctypes.addressof(filter_))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+    program, _code = packed(filter_program(*MACHINES[os.uname().machine], gated=gated))
+    return _prctl(22, 2, ctypes.addressof(program))  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
 
 
-def filter_program(column: int, architecture: int) -> list[tuple[int, int, int, int]]:
-    """BPF lines: (opcode, jump if true, jump if false, operand). `column` picks the machine's call numbers."""
-    load, equal, at_least, has_bit, answer = 0x20, 0x15, 0x35, 0x45, 0x06
-    number_at, architecture_at, argument0_at = 0, 4, 16
-    allow = (answer, 0, 0, 0x7FFF0000)
+def filter_program(column: int, architecture: int, *, gated: bool = False) -> list[Line]:
+    """`column` picks the machine's call numbers. With `gated`, another filter decides about clone."""
+    load, equal, at_least, has_bit, answer = LOAD, EQUAL, AT_LEAST, HAS_BIT, ANSWER
+    number_at, architecture_at, argument0_at = NUMBER_AT, ARCHITECTURE_AT, ARGUMENT0_AT
+    allow, clone_thread = ALLOW, CLONE_THREAD
+    prot_write, map_shared = 2, 1
     deny, absent = ((answer, 0, 0, 0x00050000 | code) for code in (errno.EPERM, errno.ENOSYS))
-    clone_thread = 0x00010000
     lines = [(load, 0, 0, architecture_at), (equal, 1, 0, architecture), deny, (load, 0, 0, number_at)]
     lines += [(at_least, 0, 1, 0x40000000), deny]  # the x32 twins of the x86_64 calls
     lines += [(equal, 0, 1, _CLONE3[column]), absent]  # its flags lie in memory; libc then falls back to clone
-    lines += [(equal, 0, 4, _CLONE[column]), (load, 0, 0, argument0_at), (has_bit, 0, 1, clone_thread), allow, deny]
+    if not gated:
+        lines += [(equal, 0, 4, _CLONE[column]), (load, 0, 0, argument0_at), (has_bit, 0, 1, clone_thread), allow, deny]
+    lines += [(equal, 0, 6, _MMAP[column]), (load, 0, 0, argument0_at + 2 * 8), (has_bit, 0, 3, prot_write)]
+    lines += [(load, 0, 0, argument0_at + 3 * 8), (has_bit, 0, 1, map_shared), deny, allow]
     lines += [(equal, 0, 4, _PRLIMIT[column]), (load, 0, 0, argument0_at), (equal, 0, 1, 0), allow, deny]  # own only
     for number in denied_numbers(column):
         lines += [(equal, 0, 1, number), deny]

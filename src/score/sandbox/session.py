@@ -1,9 +1,14 @@
-"""The host's side of one session: sends a step, serves its tool calls, judges how it ended, restores lost state.
+"""The host's side of one session: sends a step, serves its tool calls, judges how it ended, returns to earlier states.
 
-The time limit counts the code's own wall-clock time; what the host spends in a tool is left out. A step that times out
-or kills its interpreter costs the variables, so the next `run` forks a fresh one and runs the completed steps again,
-their tool calls answered from memory. Only code that asks for the time or for system entropy may then differ (the
-generators of `random` and `numpy.random` are seeded alike in every session).
+The time limit counts the code's own wall-clock time; what the host spends in a tool is left out.
+
+A reversible session keeps a snapshot of the state before every step: a fork of its interpreter, which sleeps, and what
+its working folder held. Going back to it is exact, but for threads, which no fork takes along. Without a snapshot (the
+session is not reversible, the system has no `gate`, or the folder holds too much) a fresh interpreter runs the
+completed steps again, their tool calls answered from memory; only code that asks for the time or for system entropy may
+then differ (the generators of `random` and `numpy.random` are seeded alike in every session). The same happens when a
+step has timed out or has killed its interpreter, which costs the variables: the next `run` starts from the state before
+it.
 """
 
 from __future__ import annotations
@@ -13,13 +18,14 @@ import signal
 import socket
 import time
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from score.errors import InfrastructureError
-from score.sandbox import frames
+from score.sandbox import scratch
 from score.sandbox.base import Observation, Tools
+from score.sandbox.channel import Lost, Process, TimedOut
 
 if TYPE_CHECKING:
     from score.sandbox.zygote import ZygotePool
@@ -29,6 +35,7 @@ MAX_CALLS = 50
 
 _START_S = 30.0
 _DEATH_S = 0.1
+_MOST_AT_ONCE = 32  # branches of one request; a process may have 64 descriptors
 
 
 @dataclass(frozen=True)
@@ -38,72 +45,24 @@ class _Call:
     result: str
 
 
-class _TimedOut(Exception):
-    """The deadline passed."""
-
-
-class _Lost(Exception):
-    """The interpreter is gone, or sent something that is no frame."""
-
-
-class Channel:
-    """Frames to and from one child, each operation up to a deadline (of time.monotonic)."""
-
-    def __init__(self, pid: int, ours: socket.socket, max_bytes: int) -> None:
-        self.pid = pid
-        self._socket = ours
-        self._max_bytes = max_bytes
-
-    def send(self, frame: dict[str, Any], deadline: float) -> None:
-        data = frames.encode(frame)
-        with self._until(deadline):
-            self._socket.sendall(data)
-
-    def receive(self, deadline: float) -> Any:
-        with self._until(deadline):
-            return frames.read(lambda count: self._read_exactly(count, deadline), self._max_bytes)
-
-    def _read_exactly(self, count: int, deadline: float) -> bytes:
-        data = b""
-        while len(data) < count:
-            chunk = self._socket.recv(count - len(data))
-            if not chunk:
-                raise EOFError("the channel ended")
-            data += chunk
-            self._socket.settimeout(_left(deadline))
-        return data
-
-    @contextlib.contextmanager
-    def _until(self, deadline: float) -> Iterator[None]:
-        try:
-            self._socket.settimeout(_left(deadline))
-            yield
-        except TimeoutError as problem:
-            raise _TimedOut from problem
-        except (EOFError, OSError, ValueError) as problem:
-            raise _Lost(str(problem)) from problem
-
-    def close(self) -> None:
-        self._socket.close()
-
-
-def _left(deadline: float) -> float:
-    left = deadline - time.monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
 class ZygoteSession:
-    """One episode's interpreter. Not for use by two threads at once; two sessions are independent."""
+    """One episode's interpreter. Not for use by two threads at once; two sessions are independent, branches too.
 
-    def __init__(self, pool: ZygotePool, tools: Tools) -> None:
-        self._pool = pool
-        self._tools = tools
+    Args:
+        reversible: keep a snapshot of the state before every step.
+    """
+
+    def __init__(self, pool: ZygotePool, tools: Tools, *, reversible: bool = False) -> None:
+        self._pool, self._tools, self._reversible = pool, tools, reversible
         self._completed: list[tuple[str, tuple[_Call, ...]]] = []
         self._closed = False
-        self._ready = False
-        self._channel: Channel | None = pool.spawn(tools)
+        self._process: Process | None = pool.spawn(tools, reversible=reversible)
+        self._running = True  # the process's own channel is served; else only its snapshots are left
+
+    @property
+    def steps(self) -> int:
+        """How many steps have been completed. A step that lost its interpreter is none."""
+        return len(self._completed)
 
     def run(self, code: str) -> Observation:
         """Executes one step.
@@ -114,65 +73,199 @@ class ZygoteSession:
             InfrastructureError: the sandbox or a tool's backend failed. The step left no trace in the session: the next
                 `run` starts from the state after the last completed step.
         """
-        if self._closed:
-            raise RuntimeError("this sandbox session is closed")
-        if self._channel is None:
-            self._restore()
+        self._ready()
+        if self._reversible:
+            self._snapshot()
         started = time.monotonic()
         calls: list[_Call] = []
         observation = self._execute(code, self._pool.limits.timeout_s, calls)
-        if self._channel is not None:
+        if self._running:
             self._completed.append((code, tuple(calls)))
         counts = Counter(call.name for call in calls)
         seconds = time.monotonic() - started
         return Observation(observation.text, observation.error, observation.answer, tuple(counts.items()), seconds)
 
+    def restore(self, step: int) -> None:
+        """Goes back to the state before a step (0 is the first); that step and all later ones never happened.
+
+        Raises:
+            ValueError: no such step was completed, nor is it the next one.
+            InfrastructureError: the state cannot be made again.
+        """
+        if not 0 <= step <= self.steps:
+            raise ValueError(f"step {step} of a session that completed {self.steps}")
+        if self._running and step == self.steps:
+            return
+        self._drop()
+        near = self._return_to_snapshot(step)
+        if near is None:
+            self._renew()
+        again = self._completed[near or 0 : step]
+        del self._completed[step:]
+        for code, calls in again:
+            # Twice the time: what fitted its limit once must not fail now because the machine is busier.
+            observation = self._execute(code, 2 * self._pool.limits.timeout_s, [], remembered=calls)
+            if not self._running:
+                raise InfrastructureError(f"a completed step could not be run again: {observation.text}")
+
+    def branch(self, step: int, count: int) -> list[ZygoteSession]:
+        """`count` independent sessions in the state before a step; this one stays where it is.
+
+        A path that the code has stored leads nowhere in a branch, which has a working folder of its own. Raises as
+        `restore` does.
+        """
+        if not 0 <= step <= self.steps:
+            raise ValueError(f"step {step} of a session that completed {self.steps}")
+        if step == self.steps:
+            self._ready()
+            self._snapshot()
+        branches: list[ZygoteSession] = []
+        with contextlib.suppress(TimedOut, Lost):
+            while len(branches) < count and self._process is not None and step in self._process.snapshots:
+                branches += self._fork(step, min(count - len(branches), _MOST_AT_ONCE))
+        branches += [self._sibling(step, None) for _ in range(count - len(branches))]
+        return branches
+
     def greet(self) -> tuple[str, ...]:
         """Waits until the interpreter is confined and ready; returns its active layers."""
-        try:
-            layers = tuple(self._channel.receive(time.monotonic() + _START_S)["layers"])
-        except (_TimedOut, _Lost) as problem:
-            self._drop()
-            raise InfrastructureError(f"the sandbox did not start an interpreter: {problem!r}") from problem
-        self._ready = True
-        return layers
+        if self._process.layers is None:
+            try:
+                said = self._process.channel.receive(time.monotonic() + _START_S)
+                self._process.layers = tuple(said["layers"])
+            except (TimedOut, Lost) as problem:
+                self._discard()
+                raise InfrastructureError(f"the sandbox did not start an interpreter: {problem!r}") from problem
+        return self._process.layers
 
-    def _restore(self) -> None:
-        self._channel, self._ready = self._pool.spawn(self._tools), False
-        for code, calls in self._completed:
-            # Twice the time: what fitted its limit once must not fail now because the machine is busier.
-            again = self._execute(code, 2 * self._pool.limits.timeout_s, [], remembered=calls)
-            if self._channel is None:
-                raise InfrastructureError(f"a completed step could not be run again: {again.text}")
+    def _ready(self) -> None:
+        """Makes sure that an interpreter is there, in the state after the last completed step."""
+        if self._closed:
+            raise RuntimeError("this sandbox session is closed")
+        if not self._running:
+            self.restore(self.steps)
+
+    def _snapshot(self) -> None:
+        """Keeps the state before the next step, if it is not kept yet and the system can."""
+        process = self._process
+        if not process.gated or self.steps in process.snapshots:
+            return
+        self._check()
+        ours, theirs = socket.socketpair()
+        deadline = time.monotonic() + _START_S
+        try:
+            with theirs:
+                files = scratch.keep(process.folder)
+                self._pool.let_fork(process.group)
+                process.channel.send({"snapshot": True}, deadline)
+                process.channel.send_channels([theirs], deadline)
+            pid = process.channel.receive(deadline).get("pid")
+        except scratch.TooMuch:
+            pid = None
+        except (TimedOut, Lost):  # what an earlier step has left behind has ended the interpreter
+            ours.close()
+            self._drop()
+            self.restore(self.steps)
+            return
+        if isinstance(pid, int):
+            process.snapshots[self.steps] = (self._pool.channel(pid, ours), files)
+        else:
+            ours.close()
+
+    def _fork(self, step: int, count: int) -> list[ZygoteSession]:
+        """Branches from a snapshot, which is given up if it does not answer as it should."""
+        process = self._process
+        channel, files = process.snapshots[step]
+        folders = self._pool.let_branch(process.group, count)
+        for folder in folders:
+            scratch.put_back(folder, files)
+        pairs = [socket.socketpair() for _ in folders]
+        deadline = time.monotonic() + _START_S
+        pids = None
+        try:
+            channel.send({"branch": folders}, deadline)
+            channel.send_channels([theirs for _, theirs in pairs], deadline)
+            said = channel.receive(deadline)
+            if "pids" in said and channel.receive(deadline) == {"done": True}:
+                pids = said["pids"]
+            adopted = pids is not None and self._pool.adopt(process.group, pids, folders)
+        except BaseException:
+            adopted = False
+            raise
+        finally:
+            for _, theirs in pairs:
+                theirs.close()
+            if not adopted:
+                process.snapshots.pop(step)[0].close()
+                for ours, _ in pairs:
+                    ours.close()
+        if not adopted:
+            return []
+        return [
+            self._sibling(step, Process(self._pool.channel(pid, ours), group=pid, folder=folder, gated=True))
+            for pid, folder, (ours, _) in zip(pids, folders, pairs, strict=True)
+        ]
+
+    def _sibling(self, step: int, process: Process | None) -> ZygoteSession:
+        """A session in the state before a step: that of a process, or, without one, to be made by running it again."""
+        session = object.__new__(ZygoteSession)
+        session._pool, session._tools, session._reversible = self._pool, self._tools, self._reversible
+        session._completed, session._closed = self._completed[:step], False
+        session._process, session._running = process, process is not None
+        return session
+
+    def _return_to_snapshot(self, step: int) -> int | None:
+        """Makes the latest snapshot up to a step the interpreter; returns its step, or None if there is none."""
+        if self._process is None:
+            return None
+        snapshots = self._process.snapshots
+        for later in [number for number in snapshots if number > step]:
+            snapshots.pop(later)[0].close()
+        if not snapshots:
+            return None
+        near = max(snapshots)
+        self._process.channel, files = snapshots.pop(near)
+        scratch.put_back(self._process.folder, files)
+        self._running = True
+        return near
+
+    def _renew(self) -> None:
+        """A fresh interpreter in place of all that is left of the old one."""
+        self._discard()
+        self._process, self._running = self._pool.spawn(self._tools, reversible=self._reversible), True
+
+    def _check(self) -> None:
+        """Raises `InfrastructureError` unless the interpreter is as confined as the pool's first one."""
+        if self.greet() != self._pool.layers:
+            self._discard()
+            raise InfrastructureError("an isolation layer of the sandbox is no longer active")
 
     def _execute(
         self, code: str, timeout_s: float, calls: list[_Call], remembered: Iterable[_Call] = ()
     ) -> Observation:
         """One step in the living interpreter, which is dropped if the step ends it; `calls` collects the tool calls."""
-        if not self._ready and self.greet() != self._pool.layers:
-            self._drop()
-            raise InfrastructureError("an isolation layer of the sandbox is no longer active")
+        self._check()
+        channel = self._process.channel
         memory = deque(remembered)
         deadline = time.monotonic() + timeout_s
         try:
-            self._channel.send({"code": code}, deadline)
+            channel.send({"code": code}, deadline)
             while True:
-                frame = self._channel.receive(deadline)
+                frame = channel.receive(deadline)
                 match frame:
                     case {"call": str(name), "argument": str(argument)} if name in self._tools:
                         asked = time.monotonic()
                         reply = self._answer_call(name, _clean(argument), calls, memory)
                         deadline += time.monotonic() - asked
-                        self._channel.send(reply, deadline)
+                        channel.send(reply, deadline)
                     case {"text": str(text), "error": None | "exception" as error, "answer": str() | None as answer}:
                         return Observation(_clean(text), error, None if answer is None else _clean(answer))
                     case _:
-                        raise _Lost("the interpreter broke the protocol")
-        except _TimedOut:
+                        raise Lost("the interpreter broke the protocol")
+        except TimedOut:
             self._drop()
             text = f"TimeoutError: the code ran longer than {self._pool.limits.timeout_s:g} s and was stopped."
             return Observation(text, "timeout")
-        except _Lost:
+        except Lost:
             if self._drop(patience_s=_DEATH_S) == signal.SIGKILL:  # which the code cannot send
                 raise InfrastructureError("a sandbox interpreter was killed from outside; is memory short?") from None
             return Observation("Error: the code ended the interpreter (a crash, too little memory or an exit).", "died")
@@ -192,15 +285,32 @@ class ZygoteSession:
         return {"result": result}
 
     def _drop(self, patience_s: float = 0.0) -> int | None:
-        channel, self._channel = self._channel, None
-        channel.close()
-        return self._pool.end(channel.pid, patience_s)
+        """Ends the running interpreter, not its snapshots; the signal that had ended it before, if one had."""
+        if not self._running:
+            return None
+        process, self._running = self._process, False
+        process.channel.close()
+        if not process.snapshots:
+            return self._discard(process.channel.pid, patience_s)
+        try:
+            return self._pool.end(process.group, process.channel.pid, whole=False, patience_s=patience_s)
+        except InfrastructureError:  # what the code has done to its interpreter is in the snapshots, too
+            return self._discard()
+
+    def _discard(self, pid: int | None = None, patience_s: float = 0.0) -> int | None:
+        """Ends all processes of the session and removes its files; returns as `_drop` does."""
+        process, self._process, self._running = self._process, None, False
+        if process is None:
+            return None
+        process.channel.close()
+        for channel, _ in process.snapshots.values():
+            channel.close()
+        return self._pool.end(process.group, pid, whole=True, patience_s=patience_s)
 
     def close(self) -> None:
         self._closed = True
-        if self._channel is not None:
-            with contextlib.suppress(InfrastructureError):  # the parent is gone, and the interpreter with it
-                self._drop()
+        with contextlib.suppress(InfrastructureError):  # the parent is gone, and the interpreter with it
+            self._discard()
 
     def __enter__(self) -> ZygoteSession:
         return self

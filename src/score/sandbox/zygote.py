@@ -27,7 +27,8 @@ from pathlib import Path
 from score.errors import InfrastructureError, ScoreError
 from score.sandbox import frames, isolate
 from score.sandbox.base import Limits, Observation, Tools
-from score.sandbox.session import Channel, ZygoteSession
+from score.sandbox.channel import Channel, Process
+from score.sandbox.session import ZygoteSession
 
 _SOURCE = Path(__file__).resolve().parents[2]
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from score.sandbox.worker import main; del sys.path[0]; main()"
@@ -113,33 +114,61 @@ class ZygotePool:
             said = self._process.stderr.read().decode(errors="replace").strip().splitlines() or [str(problem)]
             raise ScoreError(f"sandbox: {python} did not start: {said[-1]} (it needs envs/sandbox.in)") from problem
 
-    def open(self, tools: Tools | None = None) -> ZygoteSession:
-        return ZygoteSession(self, tools or {})
+    def open(self, tools: Tools | None = None, *, reversible: bool = False) -> ZygoteSession:
+        return ZygoteSession(self, tools or {}, reversible=reversible)
 
     def run_many(self, work: Sequence[tuple[ZygoteSession, str]]) -> list[Observation | InfrastructureError]:
         """Runs one step of each of several different sessions side by side; tools are called from several threads."""
         steps = [self._runners.submit(session.run, code) for session, code in work]
         return [_outcome(step) for step in steps]
 
-    def spawn(self, tools: Tools) -> Channel:
+    def spawn(self, tools: Tools, *, reversible: bool) -> Process:
         """Forks an interpreter that knows the tools' names (for `ZygoteSession`)."""
         ours, theirs = socket.socketpair()
         with theirs:
-            reply = self._ask({"tools": list(tools)}, theirs.fileno())
+            reply = self._ask({"do": "open", "tools": list(tools), "reversible": reversible}, theirs.fileno())
         if "problem" in reply:
             raise InfrastructureError(f"sandbox: cannot fork an interpreter: {reply['problem']}")
-        # A character takes at most 12 bytes in ASCII JSON.
-        return Channel(reply["pid"], ours, 16 * (self.limits.output_chars + frames.MAX_ARGUMENT_CHARS) + 4096)
+        channel = self.channel(reply["pid"], ours)
+        return Process(channel, group=reply["pid"], folder=reply["folder"], gated=reply["gated"])
 
-    def end(self, pid: int, patience_s: float = 0.0) -> int | None:
-        """Kills an interpreter; returns the signal that had ended it before, if one had (for `ZygoteSession`)."""
-        return self._ask({"pid": pid, "patience_s": patience_s})["signal"]
+    def channel(self, pid: int, ours: socket.socket) -> Channel:
+        """Our end of a process's channel."""
+        # A character takes at most 12 bytes in ASCII JSON.
+        return Channel(pid, ours, 16 * (self.limits.output_chars + frames.MAX_ARGUMENT_CHARS) + 4096)
+
+    def let_fork(self, group: int) -> None:
+        """Lets one fork of a session's process pass its gate."""
+        self._ask({"do": "fork", "group": group})
+
+    def let_branch(self, group: int, count: int) -> list[str]:
+        """The same for `count` branches; returns their working folders."""
+        reply = self._ask({"do": "branch", "group": group, "count": count})
+        if "problem" in reply:
+            raise InfrastructureError(f"sandbox: cannot make folders for branches: {reply['problem']}")
+        return reply["folders"]
+
+    def adopt(self, group: int, pids: list[int], folders: list[str]) -> bool:
+        """Makes branches sessions of their own; False if they are not what they say."""
+        return "problem" not in self._ask({"do": "adopt", "group": group, "pids": pids, "folders": folders})
+
+    def end(self, group: int, pid: int | None, *, whole: bool, patience_s: float = 0.0) -> int | None:
+        """Kills one process of a session, or all of it with its files; the signal that had ended the one before, if
+        one had.
+
+        Raises:
+            InfrastructureError: there is no such process.
+        """
+        reply = self._ask({"do": "end", "group": group, "pid": pid, "whole": whole, "patience_s": patience_s})
+        if "problem" in reply:
+            raise InfrastructureError(f"sandbox: {reply['problem']}")
+        return reply["signal"]
 
     def _ask(self, request: dict[str, object], *descriptors: int) -> dict[str, object]:
         with self._lock:
             try:
                 socket.send_fds(self._control, [json.dumps(request).encode()], descriptors)
-                reply = self._control.recv(4096)
+                reply = self._control.recv(65536)
             except OSError as problem:
                 self._hang_up()
                 raise InfrastructureError(f"sandbox: the parent process does not answer: {problem}") from problem
