@@ -53,7 +53,28 @@ class LocalSession:
     """Runs trusted test code in this process, with the sandbox's two functions."""
 
     def __init__(self, tools: Tools) -> None:
-        self.scope, self.answer = {"final_answer_print": self._finish, **tools}, None
+        self.tools, self.ran = tools, []
+        self._start()
+
+    def _start(self) -> None:
+        self.scope, self.answer = {"final_answer_print": self._finish, **self.tools}, None
+
+    @property
+    def steps(self) -> int:
+        return len(self.ran)
+
+    def restore(self, step: int) -> None:
+        again, self.ran = self.ran[:step], []
+        self._start()
+        for code in again:
+            self.run(code)
+
+    def branch(self, step: int, count: int) -> list[LocalSession]:
+        branches = [LocalSession(self.tools) for _ in range(count)]
+        for branch in branches:
+            for code in self.ran[:step]:
+                branch.run(code)
+        return branches
 
     def _finish(self, value: object) -> None:
         self.answer = str(value)
@@ -72,6 +93,7 @@ class LocalSession:
             except Exception as exception:
                 error = "exception"
                 print(f"{type(exception).__name__}: {exception}")
+        self.ran.append(code)
         return Observation(out.getvalue().rstrip("\n"), error, self.answer)
 
     def close(self) -> None: ...
@@ -90,7 +112,7 @@ class LocalPool:
     def __init__(self) -> None:
         self.opened = 0
 
-    def open(self, tools: Tools | None = None) -> LocalSession:
+    def open(self, tools: Tools | None = None, *, reversible: bool = False) -> LocalSession:
         self.opened += 1
         return LocalSession(tools or {})
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from score import prompts, search
 from score.agent.drivers import run_episodes
 from score.agent.episode import Episode, Forced
+from score.agent.sessions import Sessions
 from score.config import lineage
 from score.config.schema import Config, Sampling
 from score.engine import open_engine, resolve_path
@@ -59,13 +60,14 @@ class Acting:
         rows: ResumableRows,
         label: str,
         plan: Sampling | None = None,
+        sessions: Sessions | None = None,
     ) -> list[Trajectory]:
         """One trajectory per attempt, in order; finished ones are read from `rows`, new ones appended to it.
 
         Attempts that an infrastructure failure ended are tried once more before they are left at that.
         """
         for again in (False, True):
-            done = self._pass(attempts, sampling, rows, f"{label}, second try" if again else label, plan)
+            done = self._pass(attempts, sampling, rows, f"{label}, second try" if again else label, plan, sessions)
             failed = sum(trajectory.stop == StopReason.INFRASTRUCTURE_ERROR for trajectory in done)
             if not failed:
                 break
@@ -73,7 +75,13 @@ class Acting:
         return done
 
     def _pass(
-        self, attempts: Sequence[Attempt], sampling: Sampling, rows: ResumableRows, label: str, plan: Sampling | None
+        self,
+        attempts: Sequence[Attempt],
+        sampling: Sampling,
+        rows: ResumableRows,
+        label: str,
+        plan: Sampling | None,
+        sessions: Sessions | None,
     ) -> list[Trajectory]:
         keys = [self._key(attempt, sampling, plan) for attempt in attempts]
         finished = {
@@ -95,7 +103,9 @@ class Acting:
             finished[episodes[episode]] = row
             progress.tick()
 
-        run_episodes(episodes, self.engine, sampling, self.pool, self.tools, keep, plan_sampling=plan)
+        run_episodes(
+            episodes, self.engine, sampling, self.pool, self.tools, keep, plan_sampling=plan, sessions=sessions
+        )
         return [Trajectory.from_json({k: v for k, v in finished[key].items() if k != "key"}) for key in keys]
 
     def _key(self, attempt: Attempt, sampling: Sampling, plan: Sampling | None) -> str:

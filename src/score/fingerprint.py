@@ -12,14 +12,22 @@ from pathlib import Path
 from typing import Any
 
 from score.config import lineage
-from score.config.schema import Agent, Config, Model, Section
+from score.config.schema import Agent, Config, Model, Sandbox, Section
 from score.records import content_key
 
 _PACKAGE = Path(__file__).parent
 _EPISODE = (
-    *("agent/protocol.py", "agent/episode.py", "agent/drivers.py", "attempts.py", "prompts/agent.yaml"),
+    *(
+        "agent/protocol.py",
+        "agent/episode.py",
+        "agent/drivers.py",
+        "agent/sessions.py",
+        "attempts.py",
+        "prompts/agent.yaml",
+    ),
     *("engine/__init__.py", "engine/codec.py", "engine/transformers.py", "engine/openai.py"),
-    *("sandbox/worker.py", "sandbox/zygote.py", "sandbox/session.py", "sandbox/isolate.py"),
+    *(f"sandbox/{name}.py" for name in ("worker", "interpreter", "zygote", "session", "channel", "scratch")),
+    *("sandbox/isolate.py", "sandbox/gate.py"),
     *("search/__init__.py", "search/base.py", "search/bm25.py", "search/serper.py", "search/none.py"),
 )
 _RIGHT = ("data/metric.py", "evaluate/metrics.py", "evaluate/mathverify.py", "prompts/judge.yaml")
@@ -101,12 +109,13 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
 
 
 _RESOURCES = {"batch", "gpus", "timeout_s", "retries"}  # of a model: how fast, not what
+_MEANS = {"require", "python", "kept"}  # of the sandbox: where it runs, not what it does
 _LABELS = {"label", "tables", "baseline", "ablation"}  # of an agent: how it is shown, not what it is
 
 
 def _deciding(value: Any) -> Any:
     """A section as plain data, without the keys that change no result."""
-    excluded = {Model: _RESOURCES | {"label"}, Agent: _LABELS}.get(type(value))
+    excluded = {Model: _RESOURCES | {"label"}, Agent: _LABELS, Sandbox: _MEANS}.get(type(value))
     return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value
 
 

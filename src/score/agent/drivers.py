@@ -1,6 +1,6 @@
 """Two drivers for episodes: lock-step batches for in-process engines, many in flight for HTTP engines.
 
-Both feed the same `Episode`, open one sandbox session per episode, and turn every infrastructure failure into the
+Both feed the same `Episode`, give it a sandbox session of its own, and turn every infrastructure failure into the
 episode's stop reason. An episode that has ended leaves the batch before the next decoding, so it never gets another
 turn.
 """
@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from score.agent.episode import Episode
+from score.agent.sessions import Fresh, Sessions
 from score.config.schema import Sampling
 from score.engine.base import AsyncEngine, BatchEngine, Completion, Engine, Request
 from score.errors import InfrastructureError
@@ -31,13 +32,18 @@ def run_episodes(
     on_done: OnDone = lambda episode: None,
     *,
     plan_sampling: Sampling | None = None,
+    sessions: Sessions | None = None,
 ) -> None:
-    """Runs every episode to its stop reason; `on_done` sees each as it ends, in any order."""
+    """Runs every episode to its stop reason; `on_done` sees each as it ends, in any order.
+
+    Every episode has a session of its own from `sessions`, by default a fresh one.
+    """
     turns = _Turns(sampling, plan_sampling or sampling)
+    sessions = sessions or Fresh(pool, tools)
     if inspect.iscoroutinefunction(engine.complete):
-        asyncio.run(_run_async(episodes, engine, turns, pool, tools, on_done))
+        asyncio.run(_run_async(episodes, engine, turns, sessions, on_done))
     else:
-        _run_batched(deque(episodes), engine, turns, pool, tools, on_done)
+        _run_batched(deque(episodes), engine, turns, pool, sessions, on_done)
 
 
 class _Turns:
@@ -52,13 +58,19 @@ class _Turns:
 
 
 def _run_batched(
-    waiting: deque[Episode], engine: BatchEngine, turns: _Turns, pool: SandboxPool, tools: Tools, on_done: OnDone
+    waiting: deque[Episode],
+    engine: BatchEngine,
+    turns: _Turns,
+    pool: SandboxPool,
+    sessions: Sessions,
+    on_done: OnDone,
 ) -> None:
     live: dict[Episode, Session] = {}
     try:
         while waiting or live:
             while waiting and len(live) < engine.batch:
-                live[waiting.popleft()] = pool.open(tools)
+                episode = waiting.popleft()
+                live[episode] = sessions.open(episode)
             while forced := [(e, c) for e in live if (c := None if e.stop else e.next_forced())]:
                 advance(forced, live, pool)
             free = [episode for episode in live if episode.stop is None]
@@ -66,7 +78,7 @@ def _run_batched(
                 completions = engine.complete([turns.request(episode) for episode in free])
                 advance(list(zip(free, completions, strict=True)), live, pool)
             for episode in [episode for episode in live if episode.stop is not None]:
-                live.pop(episode).close()
+                sessions.close(episode, live.pop(episode))
                 on_done(episode)
     finally:
         for session in live.values():
@@ -87,19 +99,27 @@ def advance(turns: Sequence[tuple[Episode, Completion]], sessions: dict[Episode,
 
 
 async def _run_async(
-    episodes: Iterable[Episode], engine: AsyncEngine, turns: _Turns, pool: SandboxPool, tools: Tools, on_done: OnDone
+    episodes: Iterable[Episode], engine: AsyncEngine, turns: _Turns, sessions: Sessions, on_done: OnDone
 ) -> None:
+    one_at_a_time = asyncio.Lock()
     slots = asyncio.Semaphore(engine.concurrency)
 
     async def play(episode: Episode) -> None:
         async with slots:
             try:
-                with await asyncio.to_thread(pool.open, tools) as session:
+                async with one_at_a_time:
+                    session = await asyncio.to_thread(sessions.open, episode)
+                try:
                     while episode.stop is None:
                         completion = episode.next_forced() or await engine.complete(turns.request(episode))
                         code = episode.take(completion)
                         if code is not None:
                             episode.observe(await asyncio.to_thread(session.run, code))
+                except InfrastructureError as error:
+                    episode.fail(error)
+                finally:
+                    async with one_at_a_time:
+                        await asyncio.to_thread(sessions.close, episode, session)
             except InfrastructureError as error:
                 episode.fail(error)
         on_done(episode)

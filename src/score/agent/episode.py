@@ -54,6 +54,7 @@ class Episode:
         self.stop: StopReason | None = None
         self.plan: Message | None = None
         self.steps: list[Step] = []
+        self.observations: list[Observation | None] = []  # of each step; None where no code was run
         self.answer: str | None = None
         self.failure: str | None = None
         self.unfinished: set[int] = set()  # turns cut by the token limit: their end token was never sampled
@@ -75,6 +76,18 @@ class Episode:
                 self.task.question, self.plan, steps, system=self.system, final_observation=self.plan is not None
             )
         )
+
+    @property
+    def forced(self) -> tuple[Forced, ...]:
+        """The given turns that are still to be played."""
+        return tuple(self._forced)
+
+    def replay(self, observations: Sequence[Observation | None]) -> None:
+        """Plays the given plan and the given steps after it with what they printed before; nothing is executed."""
+        self.take(self.next_forced())
+        for observation in observations:
+            if self.take(self.next_forced()) is not None:
+                self.observe(observation)
 
     def next_forced(self) -> Completion | None:
         """The next given turn as a completion, or None once the episode is free to sample."""
@@ -115,6 +128,7 @@ class Episode:
             return code
         self._malformed += 1
         error = "truncated" if completion.finish == "length" else "parse_error"
+        self.observations.append(None)
         self._close_step(protocol.STEP_HELP, error)
         if self.stop is None and self._malformed >= self.limits.max_malformed:
             self.stop = StopReason.PARSE_ERROR
@@ -123,6 +137,7 @@ class Episode:
     def observe(self, observation: Observation) -> None:
         """Takes what the code of the last turn printed. Raises `ReplayMismatch` where a forced turn prints
         otherwise."""
+        self.observations.append(observation)
         for name, count in observation.calls:
             self._tool_calls[name] = self._tool_calls.get(name, 0) + count
         self.steps[-1] = replace(self.steps[-1], seconds=round(observation.seconds, 4))

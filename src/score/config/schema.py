@@ -34,6 +34,8 @@ class Sandbox(Section):
     memory_mb: Count = Field(2048, description="address space of one episode's interpreter, MiB")
     output_chars: Count = Field(2000, description="characters of an observation; more is cut in the middle")
     require: list[str] = Field(default_factory=list, description="isolation layers without which no job runs")
+    python: str | None = Field(None, description="interpreter for the model's code; null: that of envs/sandbox.lock")
+    kept: Count = Field(256, description="ended attempts whose interpreters correction keeps, to go on in them")
 
 
 class Search(Section):

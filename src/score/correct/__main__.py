@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from score import cli, fingerprint
+from score.agent.sessions import Rewinding
 from score.attempts import Acting, Attempt, acting, work_rows
 from score.config import Config, read
 from score.correct.mps import Mentored, Start, mentor
@@ -36,13 +37,16 @@ def mentor_with(agent: Acting, teacher: Teacher, tasks: Sequence[Task], rows: Re
     config = agent.config
 
     def play(starts: Sequence[Start]) -> list[Trajectory]:
+        sessions.forget(but={start.task.id for start in starts})
         attempts = [Attempt(start.task, start.forced, start.attempt) for start in starts]
-        return agent.run(attempts, config.sampling.student, rows, f"mentor {agent.agent} round {starts[0].attempt}")
+        label = f"mentor {agent.agent} round {starts[0].attempt}"
+        return agent.run(attempts, config.sampling.student, rows, label, sessions=sessions)
 
     def report(round_: int, running: int, solved: int) -> None:
         log.info("after %d corrections: %d solved, %d go on", round_, solved, running)
 
-    return mentor(tasks, play, teacher.review, config.correct.max_corrections, report)
+    with Rewinding(agent.pool, agent.tools, config.sandbox.kept) as sessions:
+        return mentor(tasks, play, teacher.review, config.correct.max_corrections, report)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

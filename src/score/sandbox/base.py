@@ -7,9 +7,11 @@ Isolation, limits and state restoration are properties of an implementation, not
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
+
+from score.errors import InfrastructureError
 
 
 @dataclass(frozen=True)
@@ -48,8 +50,18 @@ A tool raises `InfrastructureError` when its backend failed; the session then ra
 class Session(Protocol):
     """One episode's interpreter: variables, imports and functions persist from step to step."""
 
+    @property
+    def steps(self) -> int:
+        """Completed steps; one that ended its interpreter (error "timeout" or "died") is none."""
+
     def run(self, code: str) -> Observation:
         """Executes one step. Raises `InfrastructureError` if the sandbox itself or a tool's backend failed."""
+
+    def restore(self, step: int) -> None:
+        """Goes back to the state before a completed step, or before the next one. Raises as `run` does."""
+
+    def branch(self, step: int, count: int) -> Sequence[Session]:
+        """Independent sessions in the state before a step; this one stays where it is. Raises as `run` does."""
 
     def close(self) -> None: ...
 
@@ -64,7 +76,11 @@ class SandboxPool(Protocol):
     layers: tuple[str, ...]
     """Isolation layers that are really active, for the log and the provenance."""
 
-    def open(self, tools: Tools | None = None) -> Session: ...
+    def open(self, tools: Tools | None = None, *, reversible: bool = False) -> Session:
+        """A new session; a `reversible` one pays a little for each step, so that going back is exact and cheap."""
+
+    def run_many(self, work: Sequence[tuple[Session, str]]) -> list[Observation | InfrastructureError]:
+        """One step of each of several different sessions, side by side."""
 
     def close(self) -> None: ...
 

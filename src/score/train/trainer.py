@@ -17,6 +17,7 @@ from trl import GRPOTrainer
 from score.agent.drivers import run_episodes
 from score.agent.episode import Episode, forced_prefix
 from score.agent.protocol import trajectory_messages
+from score.agent.sessions import branched
 from score.config.schema import Protocol as Limits
 from score.config.schema import Sampling
 from score.correct.sets import KeyStep
@@ -118,7 +119,8 @@ class Rollouts:
         starts = [self.key_steps[i] for i in indexes]
         prefixes = [forced_prefix(s.plan, s.prefix) if self.short_horizon else () for s in starts]
         episodes = [Episode(s.task, self.limits, seed=0, forced=p) for s, p in zip(starts, prefixes, strict=True)]
-        run_episodes(episodes, engine, Sampling(), self.pool, self.tools)
+        with branched(episodes, self.pool, self.tools) as sessions:
+            run_episodes(episodes, engine, Sampling(), self.pool, self.tools, sessions=sessions)
         failed = [e.failure for e in episodes if e.stop == StopReason.INFRASTRUCTURE_ERROR]
         if failed:
             raise InfrastructureError(

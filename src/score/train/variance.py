@@ -28,6 +28,7 @@ from score import cli, fingerprint
 from score.agent.drivers import run_episodes
 from score.agent.episode import Episode, forced_prefix
 from score.agent.protocol import plan_message
+from score.agent.sessions import branched
 from score.attempts import sandbox, tools, trained_model
 from score.config import Config, lineage, read
 from score.config.schema import Sampling, Theory
@@ -120,7 +121,8 @@ def measure(
                 )
                 for i in range(rollouts)
             ]
-            run_episodes(episodes, engine, sampling, pool, tools(config))
+            with branched(episodes, pool, tools(config)) as sessions:
+                run_episodes(episodes, engine, sampling, pool, tools(config), sessions=sessions)
             returns = torch.tensor([_return(episode) for episode in episodes])
             gradients = torch.stack([score_function(model, codec, episode, len(forced)) for episode in episodes])
             variance, with_baseline, norm2 = spread_of(gradients, returns)
