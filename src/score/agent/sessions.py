@@ -44,7 +44,8 @@ class Fresh:
 class Rewinding:
     """Keeps the sessions of at most `most` ended episodes, so that a corrected attempt goes on in its predecessor's.
 
-    Those that wait already are kept before others, as they are needed sooner. An attempt whose predecessor is not kept any more runs its given turns again, in a fresh session.
+    Those that wait already are kept before others, as they are needed sooner. An attempt whose predecessor is not kept
+    runs its given turns again, in a fresh session.
     """
 
     def __init__(self, pool: SandboxPool, tools: Tools, most: int) -> None:
