@@ -1,15 +1,17 @@
-# Two commands: `make demo` and `make test`. Both set up what they need in .venv, from the pinned files in envs/.
+# Two commands: `make demo` and `make test`. Both set up what they need in .venv and .sandbox, from the pinned files in envs/.
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+SANDBOX := .sandbox
+READY := $(VENV)/.complete $(SANDBOX)/.complete
 LOCKS := envs/core.lock envs/train.lock envs/dev.lock
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export PYTHONPATH := $(CURDIR)/src
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo demo-full test test-dag test-all check lock clean help
+.PHONY: demo demo-full sandbox test test-dag test-all check lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -18,16 +20,22 @@ $(VENV)/.complete: $(LOCKS) envs/setup.sh
 	bash envs/setup.sh $(PYTHON) $(VENV) $(LOCKS)
 	@touch $@
 
-demo: $(VENV)/.complete  ## the whole method on the micro-world: tables and figures in results/micro
+$(SANDBOX)/.complete: envs/sandbox.lock envs/setup.sh
+	bash envs/setup.sh $(PYTHON) $(SANDBOX) envs/sandbox.lock
+	@touch $@
+
+sandbox: $(SANDBOX)/.complete  ## the environment of model-written code alone
+
+demo: $(READY)  ## the whole method on the micro-world: tables and figures in results/micro
 	@bash envs/demo.sh
 
-demo-full: $(VENV)/.complete  ## three seeds, demonstrations with and without leaps, and a world of long episodes
+demo-full: $(READY)  ## three seeds, demonstrations with and without leaps, and a world of long episodes
 	@bash envs/demo.sh --full
 
-test: $(VENV)/.complete check  ## checks, unit tests, and the whole workflow on a tiny micro-world
+test: $(READY) check  ## checks, unit tests, and the whole workflow on a tiny micro-world
 	$(BIN)/python -m pytest -m "not slow and not slurm and not vllm and not gpu"
 
-test-all: $(VENV)/.complete  ## every test that this machine can run
+test-all: $(READY)  ## every test that this machine can run
 	$(BIN)/python -m pytest -m ""
 
 check: $(VENV)/.complete  ## formatting and lint
@@ -37,7 +45,7 @@ check: $(VENV)/.complete  ## formatting and lint
 	$(BIN)/snakemake --lint --quiet
 
 lock: $(VENV)/.complete  ## resolve envs/*.in anew into envs/*.lock
-	cd envs && for name in core train dev; do $(CURDIR)/$(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
+	cd envs && for name in core train dev sandbox; do $(CURDIR)/$(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
 	  --no-emit-trusted-host --no-header --annotation-style=line --output-file=$$name.lock $$name.in; done
 	sed -i 's/+cpu / /' envs/*.lock  # a platform's own build of the same version will do
 

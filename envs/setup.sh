@@ -15,6 +15,6 @@ command -v "$python" >/dev/null || missing "$python is not installed (Debian/Ubu
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
 requirements=()
 for lock in "$@"; do requirements+=(-r "$lock"); done
-echo "Installing pinned packages into $venv (once; a few minutes, about 2 GB) ..."
+echo "Installing pinned packages into $venv (once) ..."
 "$venv/bin/pip" install --quiet --disable-pip-version-check "${requirements[@]}"
 echo "Done."

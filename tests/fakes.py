@@ -107,7 +107,7 @@ class LocalSession:
 class LocalPool:
     """A sandbox pool of `LocalSession`s."""
 
-    layers = ("none",)
+    layers, versions = ("none",), "python"
 
     def __init__(self) -> None:
         self.opened = 0

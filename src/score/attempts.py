@@ -142,11 +142,11 @@ def acting(config: Config, agent: str, seed: int, root: Path, log: Path) -> Iter
 
 def sandbox(config: Config) -> SandboxPool:
     """The warm sandbox that the config describes."""
-    from score.sandbox.zygote import ZygotePool
+    from score.sandbox.zygote import ZygotePool, own_python
 
     box = config.sandbox
     limits = Limits(timeout_s=box.timeout_s, memory_mb=box.memory_mb, output_chars=box.output_chars)
-    return ZygotePool(limits, require=tuple(box.require))
+    return ZygotePool(limits, python=box.python or own_python(), require=tuple(box.require))
 
 
 def trained_model(root: Path, agent: str, seed: int) -> Path:

@@ -87,7 +87,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         attempts = [Attempt(task) for task in tasks]
         done = agent.run(attempts, sampling.step, rows, f"rollout {args.agent}", plan=sampling.plan)
         marked = mark_right(done, agent)
-        facts = {"seed": args.seed, "model": agent.digest, "sandbox": agent.pool.layers, "summary": summary(marked)}
+        facts = {
+            "seed": args.seed,
+            "model": agent.digest,
+            "sandbox": [*agent.pool.layers, agent.pool.versions],
+            "summary": summary(marked),
+        }
     write_rows(args.out, [trajectory.to_json() for trajectory in marked])
     write(args.provenance, provenance(fingerprint.settings(config, "rollout", args.agent), **facts))
     log.info("%s", facts["summary"])

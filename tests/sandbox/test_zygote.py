@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import threading
 import time
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from score.errors import InfrastructureError, ScoreError
 from score.sandbox.base import Limits
 from score.sandbox.session import MAX_CALLS
-from score.sandbox.zygote import ZygotePool
+from score.sandbox.zygote import PYTHON_VARIABLE, ZygotePool, own_python
 
 LIMITS = Limits(timeout_s=2.0, memory_mb=1024, output_chars=400, file_mb=4)
 
@@ -322,6 +323,18 @@ def test_sessions_of_a_closed_pool_fail_as_infrastructure():
 def test_mistakes_are_named(arguments, message):
     with pytest.raises(ScoreError, match=message):
         ZygotePool(LIMITS, **arguments)
+
+
+def test_the_own_interpreter_is_that_of_the_variable_or_of_the_own_environment(monkeypatch, tmp_path):
+    monkeypatch.setenv(PYTHON_VARIABLE, sys.executable)
+    assert own_python() == sys.executable
+    monkeypatch.setenv(PYTHON_VARIABLE, str(tmp_path / "none"))
+    with pytest.raises(ScoreError, match=r"no interpreter at .*none; `make sandbox` makes one"):
+        own_python()
+
+
+def test_the_versions_of_what_runs_a_step_are_known(pool):
+    assert re.fullmatch(r"python 3\.\d+\.\d+ numpy \d\S+ sympy \d\S+", pool.versions)
 
 
 def test_an_interpreter_without_numpy_is_named(tmp_path):

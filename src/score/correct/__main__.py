@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         advice = config.correct.advice
         teacher = Teacher(teacher_engine, step=sampling.step, judge=sampling.judge, advice=advice, replies=replies)
         records = mentor_with(agent, teacher, tasks, rows)
-        facts = {"seed": args.seed, "model": agent.digest, "sandbox": agent.pool.layers}
+        facts = {"seed": args.seed, "model": agent.digest, "sandbox": [*agent.pool.layers, agent.pool.versions]}
     settings = config.correct
     seed = config.data.split_seed
     sets = make_sets(records, sft_share=settings.sft_share, hard_in_rl=settings.hard_in_rl, seed=seed)

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         acting(config, args.agent, args.seed, args.root, args.work / "server.log") as agent,
     ):
         done = agent.run(attempts, config.sampling.evaluate, rows, f"evaluate {args.agent}")
-        facts = {"seed": args.seed, "model": agent.digest, "sandbox": agent.pool.layers}
+        facts = {"seed": args.seed, "model": agent.digest, "sandbox": [*agent.pool.layers, agent.pool.versions]}
     by_benchmark: dict[str, list[Trajectory]] = defaultdict(list)
     for name, trajectory in zip(owner, done, strict=True):
         by_benchmark[name].append(trajectory)

@@ -75,6 +75,8 @@ class SandboxPool(Protocol):
 
     layers: tuple[str, ...]
     """Isolation layers that are really active, for the log and the provenance."""
+    versions: str
+    """Of Python and the packages that steps are run by; what they print may depend on it."""
 
     def open(self, tools: Tools | None = None, *, reversible: bool = False) -> Session:
         """A new session; a `reversible` one pays a little for each step, so that going back is exact and cheap."""

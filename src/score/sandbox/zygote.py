@@ -30,6 +30,8 @@ from score.sandbox.base import Limits, Observation, Tools
 from score.sandbox.channel import Channel, Process
 from score.sandbox.session import ZygoteSession
 
+PYTHON_VARIABLE = "SCORE_SANDBOX_PYTHON"
+
 _SOURCE = Path(__file__).resolve().parents[2]
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from score.sandbox.worker import main; del sys.path[0]; main()"
 _ENVIRONMENT = {
@@ -41,8 +43,21 @@ _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "MKL_NUM_THREADS": "1",
 }
+_VERSIONS = """import platform, numpy, sympy
+print("python", platform.python_version(), "numpy", numpy.__version__, "sympy", sympy.__version__)"""
 _REPLY_S = 120.0  # the parent's first reply waits for its imports
 _STOP_S = 20.0
+
+
+def own_python() -> str:
+    """The interpreter for model-written code: SCORE_SANDBOX_PYTHON, which images set, or that of `make sandbox`.
+
+    Raises `ScoreError` if there is neither.
+    """
+    python = os.environ.get(PYTHON_VARIABLE) or str(_SOURCE.parent / ".sandbox/bin/python")
+    if not os.access(python, os.X_OK):
+        raise ScoreError(f"sandbox: no interpreter at {python}; `make sandbox` makes one, or set {PYTHON_VARIABLE}")
+    return python
 
 
 class ZygotePool:
@@ -71,7 +86,7 @@ class ZygotePool:
         try:
             with theirs:
                 self._process = self._start(python, theirs.fileno())
-            self.layers = self._probe(python)
+            self.layers, self.versions = self._probe(python)
             if missing := [layer for layer in require if layer not in self.layers]:
                 raise ScoreError(f"sandbox: this system does not offer {', '.join(missing)}, which `require` asks for")
         except BaseException:
@@ -101,11 +116,12 @@ class ZygotePool:
         except OSError as problem:
             raise ScoreError(f"sandbox: cannot start the interpreter {python}: {problem.strerror}") from problem
 
-    def _probe(self, python: str) -> tuple[str, ...]:
-        """The layers of a first, empty session; this also waits for the parent's warm-up."""
+    def _probe(self, python: str) -> tuple[tuple[str, ...], str]:
+        """(layers, versions) that a first session has; this also waits for the parent's warm-up."""
         try:
             with self.open() as session:
-                return session.greet()
+                self.layers = session.greet()
+                return self.layers, session.run(_VERSIONS).text
         except InfrastructureError as problem:
             try:
                 self._process.wait(1)
