@@ -3,7 +3,10 @@ import sys
 
 sys.path.insert(0, f"{workflow.basedir}/src")
 
+from snakemake.scheduling.job_scheduler import JobScheduler
+
 from score.errors import ScoreError
+from score.scheduling import one_timer
 from score.workflow import Plan, pattern
 
 try:
@@ -12,6 +15,7 @@ except ScoreError as error:
     raise WorkflowError(str(error)) from None
 
 PLAN.share()
+one_timer(JobScheduler)
 
 
 onstart:
