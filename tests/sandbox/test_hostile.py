@@ -163,10 +163,8 @@ def test_a_forged_answer_to_a_request_for_branches_costs_only_the_snapshot(pool,
     with pool.open(reversible=True) as session:
         session.run("kept = 1")
         code = f"{INTERPRETER}def forge(interpreter, folders):\n    interpreter._channels(2)\n"
-        code += (
-            f"    for answer in {answers}: module.write(answer)\n    os._exit(0)\n"
+        code += f"    for answer in {answers}: module.write(answer)\n    os._exit(0)\n"
         code += "module.Interpreter._branch = forge"
-        )
         session.run(code)
         branches = session.branch(2, 2)
         assert [branch.run("print(kept)").text for branch in branches] == ["1", "1"]
