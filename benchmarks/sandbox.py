@@ -16,6 +16,7 @@ import os
 import platform
 import re
 import statistics
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
@@ -137,7 +138,7 @@ def jupyter() -> Row:
     kernels = []
 
     def start() -> None:
-        kernels.append(start_new_kernel())
+        kernels.append(start_new_kernel(stderr=subprocess.DEVNULL))
 
     def run(code: str) -> None:
         kernels[0][1].execute_interactive(code, output_hook=lambda message: None)
@@ -154,7 +155,7 @@ def jupyter() -> Row:
     return row
 
 
-def smolagents() -> Row:
+def local_executor() -> Row:
     """An interpreter of syntax trees inside of the agent's own process; no isolation either, as it says itself."""
     from smolagents.local_python_executor import LocalPythonExecutor
 
@@ -178,7 +179,7 @@ ROWS: dict[str, Callable[[], Row]] = {
     "process per step, fork": lambda: process_per_step("fork"),
     "process per step, spawn": lambda: process_per_step("spawn"),
     "jupyter kernel": jupyter,
-    "smolagents, in process": smolagents,
+    "smolagents, in process": local_executor,
 }
 
 
@@ -194,10 +195,9 @@ def many() -> None:
 
 
 def main() -> None:
-    cores, load = len(os.sched_getaffinity(0)), " ".join(f"{value:.1f}" for value in os.getloadavg())
-    print(
-        f"{platform.machine()}, {cores} cores, Linux {platform.release()}, Python {platform.python_version()}, load {load}"
-    )
+    load = " ".join(f"{value:.1f}" for value in os.getloadavg())
+    machine = f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, Linux {platform.release()}"
+    print(f"{machine}, Python {platform.python_version()}, load {load}")
     names = [field.name for field in fields(Row)]
     print(f"{'median ms; memory in MiB':26}" + "".join(f"{name:>10}" for name in (*names, "x plain", "x snaps")))
     steps: list[float] = []
@@ -209,7 +209,8 @@ def main() -> None:
             continue
         steps.append(row.step)
         values = [getattr(row, field) for field in names] + [row.step / own for own in steps[:2]]
-        print(f"{name:26}" + "".join(f"{'-' if value is None else f'{value:.2f}':>10}" for value in values), flush=True)
+        cells = ("-" if value is None else f"{value:.2f}" for value in values)
+        print(f"{name:26}" + "".join(f"{cell:>10}" for cell in cells), flush=True)
     many()
 
 
