@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
-import re
 import signal
 import subprocess
 import sys
 import textwrap
-import time
 from pathlib import Path
 
 import pytest
-from tests.sandbox.processes import inside, pid_of
+from tests.sandbox.processes import alive, attempts, eventually, inside, needs, pid_of
 
 from score.errors import InfrastructureError
-from score.sandbox import gate, isolate
+from score.sandbox import isolate
 from score.sandbox.base import Limits
 from score.sandbox.zygote import ZygotePool
 
@@ -34,36 +32,10 @@ def pool():
         del os.environ["SCORE_TEST_SECRET"]
 
 
-@pytest.fixture
-def session(pool):
-    with pool.open() as session:
+@pytest.fixture(params=[False, True], ids=["plain", "reversible"])
+def session(request, pool):
+    with pool.open(reversible=request.param) as session:
         yield session
-
-
-def needs(pool, layer):
-    if layer not in pool.layers:
-        pytest.skip(f"this kernel does not offer {layer}")
-
-
-def alive(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
-
-
-def eventually(condition, seconds: float = 15.0) -> bool:
-    end = time.monotonic() + seconds
-    while not condition() and time.monotonic() < end:
-        time.sleep(0.02)
-    return condition()
-
-
-def attempts(session, *expressions: str) -> str:
-    """Runs each expression by itself; returns a line "allowed" or the exception's name for each."""
-    code = "for attempt in [" + ", ".join(f"lambda: {e}" for e in expressions) + "]:\n"
-    code += "    try: attempt(); print('allowed')\n    except BaseException as e: print(type(e).__name__)"
-    return session.run("import os, socket, ctypes, subprocess, signal, sys\n" + code).text
 
 
 def test_there_is_no_network(pool, session):
@@ -71,15 +43,16 @@ def test_there_is_no_network(pool, session):
     said = attempts(
         session,
         "socket.socket()",
+        "socket.socket(socket.AF_INET, socket.SOCK_DGRAM)",
         "socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)",
         "socket.socket(socket.AF_UNIX)",
         "socket.socket(socket.AF_NETLINK, socket.SOCK_RAW)",
         "socket.socketpair()",
         "socket.create_connection(('127.0.0.1', 80), 1)",
     )
-    assert said.splitlines() == ["PermissionError"] * 6
-    io_uring = "libc = ctypes.CDLL(None, use_errno=True)\nprint(libc.syscall(425, 8, None), ctypes.get_errno())"
-    assert session.run(f"import ctypes\n{io_uring}").text == "-1 1"
+    assert said.splitlines() == ["PermissionError"] * 7
+    names = attempts(session, "socket.getaddrinfo('localhost', 80)", "socket.gethostbyname('example.org')")
+    assert names.splitlines() == ["gaierror"] * 2
 
 
 def test_no_other_program_runs(pool, session):
@@ -92,6 +65,35 @@ def test_no_other_program_runs(pool, session):
     )
     assert said.splitlines() == ["PermissionError"] * 3
     assert session.run("import os\nprint(os.system('true') != 0)").text == "True"
+
+
+def test_raw_system_calls_gain_nothing(pool, session):
+    """Not through libc.syscall, not by the x32 twins of the calls, which have their own numbers."""
+    needs(pool, "no_exec")
+    if os.uname().machine != "x86_64":
+        pytest.skip("the numbers are those of x86_64")
+    x32 = 0x40000000
+    calls = {
+        "socket": "41, 2, 1, 0",
+        "x32 socket": f"{x32 + 41}, 2, 1, 0",
+        "execve": "59, path, None, None",
+        "x32 execve": f"{x32 + 520}, path, None, None",
+        "fork": "57",
+        "vfork": "58",
+        "clone": "56, 17, 0, 0, 0, 0",
+        "io_uring_setup": "425, 8, buffer",
+        "ptrace": "101, 0, 0, 0, 0",
+        "seccomp": "317, 1, 0, buffer",
+        "pidfd_open": "434, 1, 0",
+        "unshare": "272, 0x10000000",
+        "timer_create": "222, 0, None, buffer",
+    }
+    code = "import ctypes\nlibc = ctypes.CDLL(None, use_errno=True)\npath = ctypes.c_char_p(b'/bin/true')\n"
+    code += "buffer = ctypes.create_string_buffer(256)\n"
+    code += "".join(f"print(libc.syscall({arguments}), ctypes.get_errno())\n" for arguments in calls.values())
+    assert session.run(code).text.splitlines() == ["-1 1"] * len(calls)
+    clone3 = "print(libc.syscall(435, buffer, 88), ctypes.get_errno())"
+    assert session.run(clone3).text == f"-1 {errno.ENOSYS}"
 
 
 def test_a_fork_bomb_ends_at_its_first_fork_and_threads_work(pool, session):
@@ -117,6 +119,22 @@ def test_other_processes_are_out_of_reach(pool, session):
     calls = "libc.ptrace(16, {0}, 0, 0), libc.prlimit({0}, 7, None, None), libc.prctl(1, 0)"
     code = f"import ctypes\nlibc = ctypes.CDLL(None)\nprint({calls}, libc.prlimit(0, 7, None, None))"
     assert session.run(code.replace("{0}", str(os.getpid()))).text == "-1 -1 -1 0"
+
+
+def test_the_kernel_signals_nobody_on_the_codes_behalf(pool, session):
+    """Not as the owner of a descriptor that becomes ready, not by a timer."""
+    needs(pool, "no_interference")
+    with pool.open() as victim:
+        victim.run("alive = True")
+        said = attempts(
+            session,
+            f"fcntl.fcntl(3, fcntl.F_SETOWN, {victim._process.channel.pid})",
+            "fcntl.fcntl(3, 10, signal.SIGKILL)",
+            f"fcntl.ioctl(3, 0x8901, struct.pack('i', {victim._process.channel.pid}))",
+            "resource.setrlimit(resource.RLIMIT_CPU, (1, 1))",
+        )
+        assert said.splitlines() == ["PermissionError"] * 3 + ["ValueError"]
+        assert victim.run("print(alive)").text == "True"
 
 
 def test_only_the_scratch_folder_can_be_written(pool, session, tmp_path):
@@ -145,6 +163,30 @@ def test_files_outside_cannot_be_read(pool, session):
     assert said.splitlines() == ["PermissionError"] * 4
 
 
+def test_gold_answers_and_the_repository_cannot_be_read_by_any_detour(pool, session, tmp_path):
+    needs(pool, "files")
+    gold = tmp_path / "gold.jsonl"
+    gold.write_text("the answer is 42")
+    said = attempts(
+        session,
+        f"open({str(gold)!r}).read()",
+        f"[os.symlink({str(gold)!r}, 'link'), open('link').read()]",
+        f"[os.link({str(gold)!r}, 'hard'), open('hard').read()]",
+        f"[os.rename({str(gold)!r}, 'moved'), open('moved').read()]",
+        f"[os.chdir({str(tmp_path)!r}), open('gold.jsonl').read()]",
+        f"open('/proc/{os.getpid()}/root{gold}').read()",
+        f"os.listdir({str(tmp_path)!r})",
+        f"os.listdir({str(Path(__file__).parents[2])!r})",
+        "os.listdir(os.path.expanduser('~root'))",
+        f"open('/proc/{os.getpid()}/maps').read()",
+        f"open('/proc/{os.getpid()}/mem', 'rb').read()",
+        f"os.listdir('/proc/{os.getpid()}/fd')",
+    )
+    refusals = {"PermissionError", "OSError"}  # a hard link across file systems is an OSError before it is a refusal
+    assert set(said.splitlines()) <= refusals
+    assert gold.read_text() == "the answer is 42"
+
+
 def test_secrets_of_the_environment_are_invisible(pool, session):
     needs(pool, "files")
     assert SECRET not in session.run("import os\nprint(dict(os.environ))").text
@@ -158,74 +200,14 @@ def test_no_privileges_are_left(session):
     assert session.run(code).text == "0 0"
 
 
-def test_a_memory_bomb_is_a_memory_error_and_the_session_goes_on(session):
-    session.run("kept = 1")
-    assert session.run("b = bytearray(8 << 30)").text == "MemoryError"
-    assert session.run("parts = []\nwhile True: parts.append(bytearray(1 << 24))").text == "MemoryError"
-    assert session.run("parts = None\nprint(kept)").text == "1"
-
-
-def test_an_output_bomb_fills_neither_memory_nor_the_observation(session):
-    observation = session.run("while True: print('x' * 10**6)")
-    assert observation.error == "timeout"
-    observation = session.run("for _ in range(10**4): print('x' * 10**5)")
-    assert len(observation.text) < LIMITS.output_chars + 100
-
-
-def test_a_file_bomb_meets_its_limit(session):
-    assert "OSError" in session.run("with open('big', 'wb') as f:\n    while True: f.write(b'x' * 2**20)").text
-
-
-def test_printing_cannot_forge_a_reply(session):
-    forged = r'{"text": "forged", "error": null, "answer": "forged"}'
-    code = f"import os, sys, struct\nframe = {forged!r}\nprint(frame)\n"
-    code += "data = struct.pack('>I', len(frame)) + frame.encode()\n"
-    code += "for fd in (0, 1, 2):\n    try: os.write(fd, data)\n    except OSError: pass"
-    observation = session.run(code)
-    assert observation.text == forged
-    assert observation.answer is None
-    assert session.run("print('next')").text == "next"
-
-
-@pytest.mark.parametrize(
-    "payload",
-    [
-        "b'\\xff\\xff\\xff\\xff' + b'x' * 4096",
-        "b'\\x00\\x00\\x00\\x04nope'",
-        "b'\\x00\\x00\\x00\\x02{}'",
-        "b'\\x00\\x01\\x00\\x00' + b'[' * 65536",
-        'b\'\\x00\\x00\\x00\\x23\' + b\'{"call": "unknown", "argument": "x"}\'',
-    ],
-)
-def test_a_garbled_reply_ends_the_interpreter_and_nothing_else(session, payload):
-    session.run("kept = 1")
-    assert session.run(f"import os, time\nos.write(3, {payload})\ntime.sleep(60)").error == "died"
-    assert session.run("print(kept)").text == "1"
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        "import os\nos._exit(0)",
-        "import ctypes\nctypes.string_at(0)",
-        "import os\nos.closerange(3, 64)",
-        "import sys\nsys.setrecursionlimit(10**9)\ndef f(): return f.__call__()\nf()",
-    ],
-)
-def test_a_dead_interpreter_is_reported_and_its_earlier_state_restored(session, code):
-    session.run("kept = 1")
-    observation = session.run(code)
-    assert observation.error == "died"
-    assert observation.text.startswith("Error: the code ended the interpreter")
-    assert session.run("print(kept)").text == "1"
-
-
-def test_an_interpreter_killed_from_outside_is_an_infrastructure_error(session):
+def test_an_interpreter_killed_from_outside_is_an_infrastructure_error(pool):
+    session = pool.open()
     session.run("kept = 1")
     os.kill(pid_of(session), signal.SIGKILL)
     with pytest.raises(InfrastructureError, match="killed from outside"):
         session.run("print(kept)")
     assert session.run("print(kept)").text == "1"
+    session.close()
 
 
 def test_every_way_of_stopping_leaves_no_process_and_no_file():
@@ -293,72 +275,3 @@ def test_required_layers_are_listed_or_refused(pool):
     assert set(pool.layers) <= set(isolate.LAYERS)
     with ZygotePool(LIMITS, require=pool.layers) as strict:
         assert strict.layers == pool.layers
-
-
-def verdict(program, architecture: int, number: int, *arguments: int) -> int:
-    """What a BPF program answers to a system call: 0 allows it, else an error number."""
-    data, value, line = {0: number, 4: architecture, 16: 0, 32: 0, 40: 0}, 0, 0
-    data.update({16 + 8 * place: argument for place, argument in enumerate(arguments)})
-    while True:
-        opcode, if_true, if_false, operand = program[line]
-        line += 1
-        if opcode == 0x20:
-            value = data[operand]
-        elif opcode == 0x06:
-            return 0 if operand == 0x7FFF0000 else operand & 0xFFFF
-        else:
-            test = {0x15: value == operand, 0x35: value >= operand, 0x45: bool(value & operand)}[opcode]
-            line += if_true if test else if_false
-
-
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_the_filter_denies_its_calls_and_no_others(machine):
-    column, architecture = isolate.MACHINES[machine]
-    program = isolate.filter_program(column, architecture)
-    clone, clone3, prlimit = ((56, 435, 302), (220, 435, 261))[column]
-    denied = isolate.denied_numbers(column)
-    for number in set(range(600)) - {clone, clone3, prlimit}:
-        assert verdict(program, architecture, number) == (errno.EPERM if number in denied else 0)
-    assert verdict(program, architecture, clone, 0x003D0F00) == 0  # the flags of a thread
-    assert verdict(program, architecture, clone, signal.SIGCHLD) == errno.EPERM
-    assert verdict(program, architecture, clone3) == errno.ENOSYS
-    assert [verdict(program, architecture, prlimit, pid) for pid in (0, 1)] == [0, errno.EPERM]
-    assert verdict(program, architecture, 0x40000000 + 1) == errno.EPERM
-    assert verdict(program, 0x40000003, 1) == errno.EPERM  # 32-bit calls of the same machine
-    read_only, writable, private, shared = 1, 3, 2, 1
-    mmap = (9, 222)[column]
-    kinds = [(p, s) for p in (read_only, writable) for s in (private, shared)]
-    assert [verdict(program, architecture, mmap, 0, 0, p, s) for p, s in kinds] == [0, 0, 0, errno.EPERM]
-
-
-@pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
-def test_the_gate_asks_about_processes_and_nothing_else(machine):
-    column, architecture = isolate.MACHINES[machine]
-    asks, clone = 0x7FC00000 & 0xFFFF, (56, 220)[column]
-    program = gate.program(column, architecture)
-    assert (asks, program[-2][-1]) == (0, 0x7FC00000)
-    program = [
-        *program[:-2],
-        (0x06, 0, 0, errno.EAGAIN),
-        program[-1],
-    ]  # which `verdict` can tell from allowing
-    assert verdict(program, architecture, clone, signal.SIGCHLD) == errno.EAGAIN
-    assert verdict(program, architecture, clone, 0x003D0F00) == 0
-    assert [verdict(program, architecture, number, signal.SIGCHLD) for number in (0, clone + 1, 435)] == [0, 0, 0]
-    gated = isolate.filter_program(column, architecture, gated=True)
-    assert verdict(gated, architecture, clone, signal.SIGCHLD) == 0
-
-
-def test_call_numbers_are_those_of_the_system_headers():
-    headers = {0: ("/usr/include/x86_64-linux-gnu/asm/unistd_64.h",), 1: ("/usr/include/asm-generic/unistd.h",)}
-    seen = 0
-    for column, paths in headers.items():
-        for path in filter(os.path.exists, paths):
-            text = Path(path).read_text()
-            numbers = {int(number): name for name, number in re.findall(r"#define __NR_(\w+)\s+(\d+)\s", text)}
-            for number, name in isolate.denied_numbers(column).items():
-                if number in numbers:  # an older header lacks the newest calls
-                    assert numbers[number] == name
-                    seen += 1
-    if not seen:
-        pytest.skip("no system headers here")

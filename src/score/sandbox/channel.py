@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
+import struct
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from score.sandbox import frames, scratch
+
+_CREDENTIALS = struct.Struct("iII")  # pid, uid, gid
+_CREDENTIALS_SPACE = socket.CMSG_SPACE(_CREDENTIALS.size)
 
 
 class TimedOut(Exception):
@@ -25,13 +30,22 @@ class Channel:
 
     def __init__(self, pid: int, ours: socket.socket, max_bytes: int) -> None:
         self.pid = pid
+        self.sender: int | None = None
+        """Our number of the process that wrote the latest frame, as the kernel says; `pid` is the parent's number."""
         self._socket = ours
         self._max_bytes = max_bytes
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self._arrival = select.poll()
+        self._arrival.register(ours, select.POLLIN)
 
     def send(self, frame: dict[str, Any], deadline: float) -> None:
         data = frames.encode(frame)
         with self._until(deadline):
             self._socket.sendall(data)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether something to receive, or the end, arrives within so many seconds."""
+        return bool(self._arrival.poll(1000 * seconds))
 
     def receive(self, deadline: float) -> Any:
         with self._until(deadline):
@@ -45,9 +59,11 @@ class Channel:
     def _read_exactly(self, count: int, deadline: float) -> bytes:
         data = b""
         while len(data) < count:
-            chunk = self._socket.recv(count - len(data))
+            chunk, said, *_ = self._socket.recvmsg(count - len(data), _CREDENTIALS_SPACE)
             if not chunk:
                 raise EOFError("the channel ended")
+            if said:
+                self.sender = _CREDENTIALS.unpack(said[0][2])[0]
             data += chunk
             self._socket.settimeout(_left(deadline))
         return data
@@ -81,5 +97,7 @@ class Process:
     group: int
     folder: str
     gated: bool
+    branched: bool = False  # forked from one that has run the model's code: its greeting proves nothing
     layers: tuple[str, ...] | None = None  # once it has said that it is ready
+    paused: bool = False
     snapshots: dict[int, tuple[Channel, tuple[scratch.Entry, ...]]] = field(default_factory=dict)  # by step

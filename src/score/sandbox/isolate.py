@@ -5,17 +5,19 @@ Each layer is used where the kernel offers it, and `confine` returns the names o
     namespaces       own user and (empty) network namespace, shared by all children of one parent
     own_processes    own process namespace of the parent: nothing else can be seen or signalled, and when the parent
                      ends, however it ends, the kernel ends everything in it
-    limits           address space, file size, open files, no core dumps
+    limits           address space, file size, open files, CPU time over all steps, no core dumps
     files            Landlock: only the scratch folder can be written, only Python and system libraries can be read
     no_network       no sockets of any family, no io_uring
     no_exec          no other program
     no_fork          no other process (threads are allowed): a fork bomb ends at its first fork. Where a session keeps
                      snapshots, `gate.py` lets exactly those forks pass that the host asked for
-    no_interference  no signals to, tracing of or limits on other processes, no mounts or namespaces, no changes of
-                     mode, owner or times of files (Landlock does not cover those), no lasting IPC objects, no memory
-                     that could be shared with another process
+    no_interference  no signals to, tracing of or limits on other processes, also not by way of the kernel (the owner of
+                     a descriptor, timers), no mounts or namespaces, no changes of mode, owner or times of files
+                     (Landlock does not cover those), no watching of files, no lasting IPC objects, no memory that could
+                     be shared with another process
 
-Not covered: the number of files and threads (only size and memory are bounded), CPU use between steps, kernel bugs.
+Not covered: the number of files and threads, which the host counts (`watch.py`); names, sizes and times of files
+outside (no right that Landlock knows is needed to ask for them); kernel bugs.
 Without "files", a child can read and write what the user can; without "namespaces" too, the environment of the
 user's other processes is part of that.
 Standard library only. x86_64 and aarch64; on another machine the seccomp layers are missing, and say so by absence.
@@ -60,10 +62,17 @@ DENIED = {
         fchmodat2 452 452           chown 92 -                  fchown 93 55                lchown 94 -
         fchownat 260 54             setxattr 188 5              lsetxattr 189 6             fsetxattr 190 7
         removexattr 197 14          lremovexattr 198 15         fremovexattr 199 16         utime 132 -
-        utimes 235 -                futimesat 261 -             utimensat 280 88
+        utimes 235 -                futimesat 261 -             utimensat 280 88            setrlimit 160 164
+        seccomp 317 277             timer_create 222 107        inotify_init 253 -          inotify_init1 294 26
+        inotify_add_watch 254 27    fanotify_init 300 262
     """,
 }
 _CLONE, _CLONE3, _PRLIMIT, _MMAP = (56, 220), (435, 435), (302, 261), (9, 222)
+# Commands by which a process names whom the kernel signals, and with what, when a descriptor is ready.
+_OWNER_COMMANDS = {
+    (72, 25): (8, 10, 15),
+    (16, 29): (0x8901, 0x8902),
+}  # F_SETOWN, _SETSIG, _SETOWN_EX; FIOSETOWN, SIOCSPGRP
 MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}  # column above, AUDIT_ARCH_*
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -131,13 +140,15 @@ def forbid_new_privileges() -> None:
     _prctl(38, 1)  # PR_SET_NO_NEW_PRIVS
 
 
-def confine(scratch: str, memory_mb: int, file_mb: int, parent: int, *, gated: bool = False) -> tuple[str, ...]:
+def confine(
+    scratch: str, memory_mb: int, file_mb: int, cpu_s: int, parent: int, *, gated: bool = False
+) -> tuple[str, ...]:
     """Confines this process for good; it dies with `parent` (its pid), whatever it does.
 
     `gated`: `gate.install` has been called, and judges forks from now on. Returns the active layers' names, without
     those of `enter_namespaces`, which are the parent's.
     """
-    _limit(memory_mb, file_mb)
+    _limit(memory_mb, file_mb, cpu_s)
     _drop_capabilities()
     die_with_parent(parent)  # after the change of credentials, which would clear it
     forbid_new_privileges()
@@ -149,11 +160,12 @@ def confine(scratch: str, memory_mb: int, file_mb: int, parent: int, *, gated: b
     return tuple(layers)
 
 
-def _limit(memory_mb: int, file_mb: int) -> None:
+def _limit(memory_mb: int, file_mb: int, cpu_s: int) -> None:
     wanted = {
         resource.RLIMIT_AS: memory_mb << 20,
         resource.RLIMIT_FSIZE: file_mb << 20,
         resource.RLIMIT_NOFILE: 64,
+        resource.RLIMIT_CPU: cpu_s,
         resource.RLIMIT_CORE: 0,
     }
     for kind, value in wanted.items():
@@ -235,7 +247,13 @@ def filter_program(column: int, architecture: int, *, gated: bool = False) -> li
         lines += [(equal, 0, 4, _CLONE[column]), (load, 0, 0, argument0_at), (has_bit, 0, 1, clone_thread), allow, deny]
     lines += [(equal, 0, 6, _MMAP[column]), (load, 0, 0, argument0_at + 2 * 8), (has_bit, 0, 3, prot_write)]
     lines += [(load, 0, 0, argument0_at + 3 * 8), (has_bit, 0, 1, map_shared), deny, allow]
-    lines += [(equal, 0, 4, _PRLIMIT[column]), (load, 0, 0, argument0_at), (equal, 0, 1, 0), allow, deny]  # own only
+    lines += [(equal, 0, 9, _PRLIMIT[column]), (load, 0, 0, argument0_at), (equal, 1, 0, 0), deny]  # own only,
+    lines += [(load, 0, 0, argument0_at + 2 * 8), (equal, 0, 2, 0)]  # and only to look: the new limit's address is null
+    lines += [(load, 0, 0, argument0_at + 2 * 8 + 4), (equal, 1, 0, 0), deny, allow]
+    for numbers, commands in _OWNER_COMMANDS.items():
+        lines += [(equal, 0, 3 + len(commands), numbers[column]), (load, 0, 0, argument0_at + 8)]
+        lines += [(equal, len(commands) - place, 0, command) for place, command in enumerate(commands)]
+        lines += [allow, deny]
     for number in denied_numbers(column):
         lines += [(equal, 0, 1, number), deny]
     return [*lines, allow]

@@ -15,15 +15,14 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import socket
 import time
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from score.errors import InfrastructureError
-from score.sandbox import scratch
+from score.sandbox import scratch, snapshots, watch
 from score.sandbox.base import Observation, Tools
 from score.sandbox.channel import Lost, Process, TimedOut
 
@@ -35,7 +34,10 @@ MAX_CALLS = 50
 
 _START_S = 30.0
 _DEATH_S = 0.1
-_MOST_AT_ONCE = 32  # branches of one request; a process may have 64 descriptors
+
+
+class Unrepeatable(InfrastructureError):
+    """Completed steps cannot be run again since one of them ends its interpreter now and did not then."""
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,12 @@ class ZygoteSession:
             InfrastructureError: the sandbox or a tool's backend failed. The step left no trace in the session: the next
                 `run` starts from the state after the last completed step.
         """
-        self._ready()
-        if self._reversible:
-            self._snapshot()
+        try:
+            self._ready()
+            if self._reversible:
+                self._snapshot()
+        except Unrepeatable as problem:
+            return Observation(f"Error: the variables are lost: {problem}.", "died")
         started = time.monotonic()
         calls: list[_Call] = []
         observation = self._execute(code, self._pool.limits.timeout_s, calls)
@@ -105,6 +110,8 @@ class ZygoteSession:
         for code, calls in again:
             # Twice the time: what fitted its limit once must not fail now because the machine is busier.
             observation = self._execute(code, 2 * self._pool.limits.timeout_s, [], remembered=calls)
+            if not self._running and observation.error == "died":
+                raise Unrepeatable("an earlier step, run again, ended the interpreter")
             if not self._running:
                 raise InfrastructureError(f"a completed step could not be run again: {observation.text}")
 
@@ -120,9 +127,14 @@ class ZygoteSession:
             self._ready()
             self._snapshot()
         branches: list[ZygoteSession] = []
+        self._wake()
         with contextlib.suppress(TimedOut, Lost):
             while len(branches) < count and self._process is not None and step in self._process.snapshots:
-                branches += self._fork(step, min(count - len(branches), _MOST_AT_ONCE))
+                forked = snapshots.fork(
+                    self._pool, self._process, step, min(count - len(branches), snapshots.MOST_AT_ONCE)
+                )
+                branches += [self._sibling(step, process) for process in forked]
+        self._rest()
         branches += [self._sibling(step, None) for _ in range(count - len(branches))]
         return branches
 
@@ -130,8 +142,11 @@ class ZygoteSession:
         """Waits until the interpreter is confined and ready; returns its active layers."""
         if self._process.layers is None:
             try:
-                said = self._process.channel.receive(time.monotonic() + _START_S)
-                self._process.layers = tuple(said["layers"])
+                match self._process.channel.receive(time.monotonic() + _START_S):
+                    case {"layers": [*layers]}:
+                        self._process.layers = tuple(layers)
+                    case _:
+                        raise Lost("no greeting")
             except (TimedOut, Lost) as problem:
                 self._discard()
                 raise InfrastructureError(f"the sandbox did not start an interpreter: {problem!r}") from problem
@@ -141,8 +156,23 @@ class ZygoteSession:
         """Makes sure that an interpreter is there, in the state after the last completed step."""
         if self._closed:
             raise RuntimeError("this sandbox session is closed")
+        if self._running and self._process.branched:
+            with contextlib.suppress(InfrastructureError):  # it has been discarded: its past steps are run again
+                self._check()
         if not self._running:
             self.restore(self.steps)
+
+    def _wake(self) -> None:
+        """Lets the session's processes go on."""
+        if self._process is not None and self._process.paused:
+            self._pool.pause(self._process.group, False)
+            self._process.paused = False
+
+    def _rest(self) -> None:
+        """Stops the session's processes until it is their turn again, if they have threads that could go on."""
+        if self._running and not self._process.paused and watch.threads(self._process) > 1:
+            self._pool.pause(self._process.group, True)
+            self._process.paused = True
 
     def _snapshot(self) -> None:
         """Keeps the state before the next step, if it is not kept yet and the system can."""
@@ -150,60 +180,12 @@ class ZygoteSession:
         if not process.gated or self.steps in process.snapshots:
             return
         self._check()
-        ours, theirs = socket.socketpair()
-        deadline = time.monotonic() + _START_S
+        self._wake()
         try:
-            with theirs:
-                files = scratch.keep(process.folder)
-                self._pool.let_fork(process.group)
-                process.channel.send({"snapshot": True}, deadline)
-                process.channel.send_channels([theirs], deadline)
-            pid = process.channel.receive(deadline).get("pid")
-        except scratch.TooMuch:
-            pid = None
-        except (TimedOut, Lost):  # what an earlier step has left behind has ended the interpreter
-            ours.close()
+            snapshots.take(self._pool, process, self.steps)
+        except (TimedOut, Lost):
             self._drop()
             self.restore(self.steps)
-            return
-        if isinstance(pid, int):
-            process.snapshots[self.steps] = (self._pool.channel(pid, ours), files)
-        else:
-            ours.close()
-
-    def _fork(self, step: int, count: int) -> list[ZygoteSession]:
-        """Branches from a snapshot, which is given up if it does not answer as it should."""
-        process = self._process
-        channel, files = process.snapshots[step]
-        folders = self._pool.let_branch(process.group, count)
-        for folder in folders:
-            scratch.put_back(folder, files)
-        pairs = [socket.socketpair() for _ in folders]
-        deadline = time.monotonic() + _START_S
-        pids = None
-        try:
-            channel.send({"branch": folders}, deadline)
-            channel.send_channels([theirs for _, theirs in pairs], deadline)
-            said = channel.receive(deadline)
-            if "pids" in said and channel.receive(deadline) == {"done": True}:
-                pids = said["pids"]
-            adopted = pids is not None and self._pool.adopt(process.group, pids, folders)
-        except BaseException:
-            adopted = False
-            raise
-        finally:
-            for _, theirs in pairs:
-                theirs.close()
-            if not adopted:
-                process.snapshots.pop(step)[0].close()
-                for ours, _ in pairs:
-                    ours.close()
-        if not adopted:
-            return []
-        return [
-            self._sibling(step, Process(self._pool.channel(pid, ours), group=pid, folder=folder, gated=True))
-            for pid, folder, (ours, _) in zip(pids, folders, pairs, strict=True)
-        ]
 
     def _sibling(self, step: int, process: Process | None) -> ZygoteSession:
         """A session in the state before a step: that of a process, or, without one, to be made by running it again."""
@@ -244,13 +226,14 @@ class ZygoteSession:
     ) -> Observation:
         """One step in the living interpreter, which is dropped if the step ends it; `calls` collects the tool calls."""
         self._check()
+        self._wake()
         channel = self._process.channel
         memory = deque(remembered)
         deadline = time.monotonic() + timeout_s
         try:
             channel.send({"code": code}, deadline)
             while True:
-                frame = channel.receive(deadline)
+                frame = self._receive(deadline)
                 match frame:
                     case {"call": str(name), "argument": str(argument)} if name in self._tools:
                         asked = time.monotonic()
@@ -258,9 +241,14 @@ class ZygoteSession:
                         deadline += time.monotonic() - asked
                         channel.send(reply, deadline)
                     case {"text": str(text), "error": None | "exception" as error, "answer": str() | None as answer}:
+                        watch.look(self._process)
+                        self._rest()
                         return Observation(_clean(text), error, None if answer is None else _clean(answer))
                     case _:
                         raise Lost("the interpreter broke the protocol")
+        except watch.TooMuch as problem:
+            self._drop()
+            return Observation(f"Error: the code made {problem} and was stopped.", "died")
         except TimedOut:
             self._drop()
             text = f"TimeoutError: the code ran longer than {self._pool.limits.timeout_s:g} s and was stopped."
@@ -272,6 +260,15 @@ class ZygoteSession:
         except BaseException:  # a tool failed: the code still waits for its answer
             self._drop()
             raise
+
+    def _receive(self, deadline: float) -> Any:
+        """The next frame; raises `watch.TooMuch` if the step meanwhile uses too much, else what a channel raises."""
+        channel = self._process.channel
+        while not channel.wait(max(0.0, min(watch.LOOK_S, deadline - time.monotonic()))):
+            if time.monotonic() >= deadline:
+                raise TimedOut
+            watch.look(self._process)
+        return channel.receive(deadline)
 
     def _answer_call(self, name: str, argument: str, calls: list[_Call], memory: deque[_Call]) -> dict[str, str]:
         if len(calls) >= MAX_CALLS:

@@ -14,7 +14,6 @@ import json
 import os
 import random
 import select
-import shutil
 import signal
 import socket
 import sys
@@ -22,20 +21,20 @@ import time
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from score.sandbox import gate, isolate
+from score.sandbox import gate, isolate, scratch
 from score.sandbox.interpreter import CHANNEL, Interpreter, settle
 
 _WARM = ("collections", "datetime", "decimal", "fractions", "functools", "itertools", "math", "re", "statistics")
-_WORK = "0"  # the working folder's name in a session's folder; branches have the following numbers
+_WORK = "work"  # the working folder's name in a session's folder, beside which its branches have theirs
+_CLOSED = 0o111  # a folder's mode in which names in it can be used, not listed or changed
 
 
 @dataclass
 class _Family:
-    """A session's processes, which are one process group: its folder, how many forks may pass, how many branches."""
+    """A session's processes, which are one process group: its folder, how many forks may pass."""
 
     folder: str
     forks: int = 0
-    branches: int = 0
 
 
 class Zygote:
@@ -79,12 +78,13 @@ class Zygote:
             "fork": self._fork,
             "branch": self._branch,
             "adopt": self._adopt,
+            "pause": self._pause,
             "end": self._end,
         }
         try:
             reply = action[request.pop("do")](*descriptors, **request)
-        except OSError as problem:
-            reply = {"problem": str(problem)}
+        except Exception as problem:  # one session's request must not end the others
+            reply = {"problem": str(problem) or repr(problem)}
         self._control.send(json.dumps(reply).encode())
         return True
 
@@ -119,7 +119,9 @@ class Zygote:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             settle(work)
             scope = folder if gated else work  # branches have their folders beside it
-            layers = isolate.confine(scope, settings["memory_mb"], settings["file_mb"], self._pid, gated=gated)
+            layers = isolate.confine(
+                scope, settings["memory_mb"], settings["file_mb"], settings["cpu_s"], self._pid, gated=gated
+            )
             random.seed(0)  # Python seeds it anew in every fork; a replayed prefix has to draw the same numbers
             Interpreter(tools, settings["output_chars"], (*self._layers, *layers)).serve()
         finally:
@@ -143,6 +145,10 @@ class Zygote:
             family.forks -= 1
         gate.answer(listener, identity, allowed=allowed)
 
+    def _pause(self, group: int, still: bool) -> dict[str, Any]:
+        os.killpg(group, signal.SIGSTOP if still else signal.SIGCONT)
+        return {}
+
     def _fork(self, group: int) -> dict[str, Any]:
         """Lets one fork of a session pass, for a snapshot."""
         self._families[group].forks = 1
@@ -155,9 +161,9 @@ class Zygote:
         folders = []
         os.chmod(family.folder, 0o755)
         for _ in range(count):
-            family.branches += 1
-            folders.append(_make_folder(os.path.join(family.folder, str(family.branches))))
-        os.chmod(family.folder, 0o555)
+            name = os.urandom(16).hex()  # which the other processes of the family cannot guess
+            folders.append(_make_folder(os.path.join(family.folder, name)))
+        os.chmod(family.folder, _CLOSED)
         return {"folders": folders}
 
     def _adopt(self, group: int, pids: list[int], folders: list[str]) -> dict[str, Any]:
@@ -176,14 +182,20 @@ class Zygote:
 
     def _end(self, group: int, pid: int | None = None, whole: bool = False, patience_s: float = 0.0) -> dict[str, Any]:
         """Kills one process of a session, or the whole session with its files; replies which signal had ended the one
-        before, if any.
+        before, if any, and if it was not for the CPU time that the session has used.
 
         A process whose channel has ended is given `patience_s` to finish dying of its own cause. It is looked at before
         it is waited for, so that its pid cannot have passed to another process when the kill comes.
         """
         ended = None
+        try:
+            if pid is not None:
+                self._check(pid, group)
+        except OSError:
+            if not whole:
+                raise
+            pid = None  # a number that the child has made up
         if pid is not None:
-            self._check(pid, group)
             give_up = time.monotonic() + patience_s
             look = os.WEXITED | os.WNOHANG | os.WNOWAIT
             while (ended := os.waitid(os.P_PID, pid, look)) is None and time.monotonic() < give_up:
@@ -191,15 +203,17 @@ class Zygote:
             os.kill(pid, signal.SIGKILL)
         if whole:
             _kill_group(group)
+        used_s = 0.0
         if pid is not None:
-            os.waitpid(pid, 0)
+            usage = os.wait4(pid, 0)[2]
+            used_s = usage.ru_utime + usage.ru_stime
         with contextlib.suppress(ChildProcessError):  # no more of them
             while os.waitid(os.P_PGID, group, os.WEXITED | (0 if whole else os.WNOHANG)):
                 pass
         if whole:
             _clear(self._families.pop(group).folder, self._settings["scratch"])
         by_signal = ended is not None and ended.si_code in (os.CLD_KILLED, os.CLD_DUMPED)
-        return {"signal": ended.si_status if by_signal else None}
+        return {"signal": ended.si_status if by_signal and used_s < self._settings["cpu_s"] - 1 else None}
 
 
 def _gate(listener_to: socket.socket) -> bool:
@@ -214,10 +228,10 @@ def _gate(listener_to: socket.socket) -> bool:
 
 
 def _make_folder(folder: str) -> str:
-    """A session's folder, in which only its working folder, which is returned, can be written."""
+    """A session's folder, in which only its working folder, which is returned, can be listed and written."""
     work = os.path.join(folder, _WORK)
     os.makedirs(work)
-    os.chmod(folder, 0o555)
+    os.chmod(folder, _CLOSED)
     return work
 
 
@@ -227,20 +241,21 @@ def _kill_group(group: int) -> None:
             kill(group, signal.SIGKILL)
 
 
-def _clear(folder: str, scratch: str) -> None:
+def _clear(folder: str, top: str) -> None:
     """Removes a session's files, and the folders above them that no branch needs any more."""
     os.chmod(folder, 0o755)
     _remove(os.path.join(folder, _WORK))
     with contextlib.suppress(OSError):
-        while folder != scratch:
+        while folder != top:
             os.chmod(os.path.dirname(folder), 0o755)
             os.rmdir(folder)
             folder = os.path.dirname(folder)
 
 
 def _remove(folder: str) -> None:
-    with contextlib.suppress(RecursionError):  # thousands of nested folders, made on purpose: left to the system
-        shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the host tries again, when all is over
+        scratch.clear(folder)
+        os.rmdir(folder)
 
 
 def _warm() -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -25,7 +26,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 from score.errors import InfrastructureError, ScoreError
-from score.sandbox import frames, isolate
+from score.sandbox import frames, isolate, scratch
 from score.sandbox.base import Limits, Observation, Tools
 from score.sandbox.channel import Channel, Process
 from score.sandbox.session import ZygoteSession
@@ -47,6 +48,7 @@ _VERSIONS = """import platform, numpy, sympy
 print("python", platform.python_version(), "numpy", numpy.__version__, "sympy", sympy.__version__)"""
 _REPLY_S = 120.0  # the parent's first reply waits for its imports
 _STOP_S = 20.0
+_CPU_STEPS, _LEAST_CPU_S = 30, 10  # a process may compute as long as so many full steps, but at least this long
 
 
 def own_python() -> str:
@@ -98,6 +100,7 @@ class ZygotePool:
             "scratch": self._scratch,
             "memory_mb": self.limits.memory_mb,
             "file_mb": self.limits.file_mb,
+            "cpu_s": max(_LEAST_CPU_S, math.ceil(_CPU_STEPS * self.limits.timeout_s)),
             "output_chars": self.limits.output_chars,
         }
         program = os.path.abspath(shutil.which(python) or python)  # the parent starts in another folder
@@ -153,6 +156,10 @@ class ZygotePool:
         # A character takes at most 12 bytes in ASCII JSON.
         return Channel(pid, ours, 16 * (self.limits.output_chars + frames.MAX_ARGUMENT_CHARS) + 4096)
 
+    def pause(self, group: int, still: bool) -> None:
+        """Stops a session's processes, or lets them go on."""
+        self._ask({"do": "pause", "group": group, "still": still})
+
     def let_fork(self, group: int) -> None:
         """Lets one fork of a session's process pass its gate."""
         self._ask({"do": "fork", "group": group})
@@ -202,7 +209,9 @@ class ZygotePool:
         self._control.close()
         if self._process is not None:
             self._stop(self._process)
-        shutil.rmtree(self._scratch, ignore_errors=True)
+        with contextlib.suppress(OSError):  # the parent has removed it, if it could
+            scratch.clear(self._scratch)
+            os.rmdir(self._scratch)
 
     def _hang_up(self) -> None:
         """Makes the parent end, even if a fork of ours holds a copy of the socket.
