@@ -51,7 +51,7 @@ class Server:
         self._http.shutdown()
         self._http.server_close()
 
-    def _handler(server) -> type[BaseHTTPRequestHandler]:  # noqa: N805
+    def _handler(server) -> type[BaseHTTPRequestHandler]:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or "null")
@@ -75,8 +75,9 @@ class Server:
                     self.send_header(name, value)
                 self.end_headers()
                 try:
-                    for start in range(0, len(body), 1 if answer.every_s else len(body)):
-                        self.wfile.write(body[start : start + 1] if answer.every_s else body)
+                    size = 1 if answer.every_s else len(body)
+                    for start in range(0, len(body), size or 1):
+                        self.wfile.write(body[start : start + size])
                         time.sleep(answer.every_s)
                 except OSError:
                     pass  # the client has given up, as it should

@@ -15,7 +15,7 @@ import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Literal
@@ -230,13 +230,13 @@ def _create(path: Path, purpose: Purpose) -> None:
             db.executescript(_SCHEMA)
             db.execute("INSERT INTO purpose VALUES (?)", (purpose,))
             db.commit()
-        os.link(temporary, path)
-    except FileExistsError:
-        pass
+        with suppress(FileExistsError):
+            os.link(temporary, path)
     except (OSError, sqlite3.Error) as problem:
         raise ScoreError(f"{path}: cannot make a search cache there ({problem})") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _connect(path: Path, options: str = "?mode=rw") -> sqlite3.Connection:
