@@ -210,11 +210,12 @@ def test_who_may_not_ask_is_told_at_once_and_no_key_is_shown(service, server, st
 
 @pytest.mark.parametrize("status", [400, 404, 422])
 def test_another_refusal_is_not_retried_and_quoted_without_the_key(service, server, status):
-    server.script = [Answer(status, f'{{"message": "Not enough credits for {SECRET}"}}')]
-    with pytest.raises(Refused, match="Not enough credits") as caught:
-        service.open(server.url).search("q", 1)
-    assert len(server.requests) == 1
-    assert not service.key or SECRET not in str(caught.value)
+    for padding in ("", "x" * 150):  # which cuts the quotation in the middle of the key
+        server.script = [Answer(status, f'{{"message": "Not enough credits {padding} for {SECRET}"}}')]
+        with pytest.raises(Refused, match="Not enough credits") as caught:
+            service.open(server.url).search("q", 1)
+        assert not service.key or SECRET[:4] not in str(caught.value)
+    assert len(server.requests) == 2
 
 
 def test_a_redirect_is_not_followed(service, server):
@@ -284,6 +285,11 @@ def test_a_password_in_an_address_is_used_and_not_shown(server):
         open_backend("retrieval", url=url, tries=QUICK).search("q", 1)
     assert server.requests[0].headers["authorization"].startswith("Basic ")
     assert SECRET not in str(caught.value)
+
+
+def test_an_address_that_is_none_is_named():
+    with pytest.raises(ScoreError, match="the address of backend retrieval is no URL"):
+        open_backend("retrieval", url="http://host:port")
 
 
 def test_passages_are_cut(server):

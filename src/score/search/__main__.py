@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -34,12 +35,12 @@ _FIELDS = {"backend": str, "query": str, "k": int, "language": str, "results": l
 def export(cache: Path, out: Path) -> None:
     with replay_from(cache) as store:
         purpose = store.purpose
-        rows = [
+        rows = (
             {"purpose": purpose, **asdict(key), "results": [asdict(result) for result in results]}
             for key, results in store.answers()
-        ]
-    write_rows(out, rows)
-    log.info("%d answers in %s", len(rows), out)
+        )
+        write_rows(out, rows)
+    log.info("all answers of %s in %s", cache, out)
 
 
 def import_(cache: Path, files: Sequence[Path], *, share: bool = False) -> None:
@@ -69,8 +70,8 @@ def statistics(cache: Path, prices: dict[str, float]) -> str:
         raise ScoreError(f"--price: this cache has no backend {', '.join(sorted(unknown))}")
     table = [("backend", "rows", "hits", "misses", "requests", "cost")]
     for backend, n in found.items():
-        price = prices.get(backend.split()[0])
-        cost = "-" if price is None else f"{n['sent'] * price / 1000:.4f}"
+        per_thousand = prices.get(backend.split()[0])
+        cost = "-" if per_thousand is None else f"{n['sent'] * per_thousand / 1000:.4f}"
         table.append((backend, *(str(n[name]) for name in ("rows", "hit", "miss", "sent")), cost))
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = [f"{row[0]:<{widths[0]}}" + "".join(f"{c:>{w + 2}}" for c, w in zip(row[1:], widths[1:], strict=True))
@@ -98,11 +99,12 @@ def _result(found: Any, place: str) -> Result:
     return result
 
 
-def _price(text: str) -> tuple[str, float]:
-    backend, _, price = text.partition("=")
-    if not price or float(price) < 0:
+def price(text: str) -> tuple[str, float]:
+    """A pair from a text such as serper=2.5. Raises ValueError, which argparse words."""
+    backend, _, per_thousand = text.partition("=")
+    if not 0 <= float(per_thousand) < math.inf:
         raise ValueError
-    return backend, float(price)
+    return backend, float(per_thousand)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -116,7 +118,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     exporting.add_argument("--out", type=Path, required=True)
     importing.add_argument("files", type=Path, nargs="+", metavar="FILE")
     importing.add_argument("--share", action="store_true", help="one cache for train and test, on purpose")
-    counting.add_argument("--price", type=_price, action="append", default=[], metavar="BACKEND=PER_THOUSAND")
+    counting.add_argument("--price", type=price, action="append", default=[], metavar="BACKEND=PER_THOUSAND")
     args = parser.parse_args(argv)
     if args.command == "export":
         export(args.cache, args.out)

@@ -65,7 +65,7 @@ class Tries:
     Args:
         timeout_s: of one try, from its start to the last byte of the answer.
         retries: further tries after 429, 5xx, a time-out or a lost connection.
-        backoff_s: wait before the first retry, doubled for each further one; a Retry-After header goes before it.
+        backoff_s: wait before the first retry, doubled for each further one; longer if a Retry-After header says so.
     """
 
     timeout_s: float = 20.0
@@ -97,7 +97,11 @@ class Endpoint:
         tries: Tries = PATIENT,
     ) -> None:
         self._name, self._url, self._tries, self._denied = name, url, tries, denied or {}
-        self._secrets = [word for word in (secret, httpx.URL(url).password) if word]
+        try:
+            password = httpx.URL(url).password
+        except httpx.InvalidURL:  # whose own message could show a password
+            raise ScoreError(f"search: the address of backend {name} is no URL") from None
+        self._secrets = [word for word in (secret, password) if word]
         self._client = httpx.Client(timeout=tries.timeout_s, headers=headers)
         self._counting = threading.Lock()
         self.sent = 0
@@ -117,7 +121,7 @@ class Endpoint:
             try:
                 return self._try(method, parse, request)
             except _Temporary as failure:
-                wait = self._tries.backoff_s * 2**attempt if failure.wait_s is None else failure.wait_s
+                wait = max(self._tries.backoff_s * 2**attempt, failure.wait_s)
                 if attempt == self._tries.retries or wait > _LONGEST_WAIT_S:
                     raise failure.problem from None
                 log.info("%s; trying again in %.1f s", failure.problem, wait)
@@ -142,7 +146,7 @@ class Endpoint:
         except SearchError as failure:
             raise _Temporary(failure) from None
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            raise SearchError(self._shown(f"an answer of an unexpected form: {_start(body)}")) from None
+            raise SearchError(self._shown(f"an answer of an unexpected form: {self._start(body)}")) from None
 
     def _exchange(self, method: str, request: dict[str, Any]) -> tuple[httpx.Response, bytes]:
         """The client's own limit is for each read alone: a server that drips would hold an episode for ever."""
@@ -166,33 +170,35 @@ class Endpoint:
         if code in self._denied:
             raise AccessDenied(f"search: {self._name} refuses to answer (HTTP {code}); {self._denied[code]}")
         if code >= 400:
-            raise Refused(self._shown(f"HTTP {code}: {_start(body)}"))
+            raise Refused(self._shown(f"HTTP {code}: {self._start(body)}"))
         if code != 200:
-            raise SearchError(self._shown(f"HTTP {code}: {_start(body)}"))
+            raise SearchError(self._shown(f"HTTP {code}: {self._start(body)}"))
 
     def _shown(self, message: str) -> str:
+        return f"{self._name}: {self._without_secrets(message)}"
+
+    def _start(self, body: bytes) -> str:
+        return repr(self._without_secrets(body[:2000].decode("utf-8", "replace"))[:200])
+
+    def _without_secrets(self, message: str) -> str:
         for secret in self._secrets:
             message = message.replace(secret, "[key]")
-        return f"{self._name}: {message}"
+        return message
 
 
 class _Temporary(Exception):
-    """A failure that another try may overcome, after `wait_s` seconds if the server says so."""
+    """A failure that another try may overcome, after at least `wait_s` seconds."""
 
-    def __init__(self, problem: SearchError, wait_s: float | None = None) -> None:
+    def __init__(self, problem: SearchError, wait_s: float = 0.0) -> None:
         self.problem, self.wait_s = problem, wait_s
 
 
-def _start(body: bytes) -> str:
-    return repr(body[:2000].decode("utf-8", "replace")[:200])
-
-
-def _retry_after(response: httpx.Response) -> float | None:
-    """Seconds of a Retry-After header in either of its forms, a number or a date; None without a valid one."""
+def _retry_after(response: httpx.Response) -> float:
+    """Seconds of a Retry-After header in either of its forms, a number or a date; 0 without a valid one."""
     value = response.headers.get("Retry-After", "")
     if value.isascii() and value.isdecimal():
         return float(value)
     try:
         return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
     except (ValueError, TypeError):
-        return None
+        return 0.0

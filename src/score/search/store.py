@@ -67,7 +67,7 @@ class Store:
 
     def __init__(self, path: Path, connection: sqlite3.Connection, *, writable: bool = True) -> None:
         self.path, self._db, self._writable = path, connection, writable
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._counted: Counter[tuple[str, str]] = Counter()
 
     @property
@@ -112,9 +112,8 @@ class Store:
         """All of them, in the order of their keys."""
         order = "backend, query, k, language"
         with self._using():
-            rows = self._db.execute(f"SELECT {order}, results FROM answers ORDER BY {order}").fetchall()
-        for *key, results in rows:
-            yield Key(*key), _decode(results)
+            for *key, results in self._db.execute(f"SELECT {order}, results FROM answers ORDER BY {order}"):
+                yield Key(*key), _decode(results)
 
     def statistics(self) -> dict[str, dict[str, int]]:
         """Backend -> {"rows", "hit", "miss", "sent"}: what is stored and what was counted."""
