@@ -21,6 +21,7 @@ from score.config.schema import Config, Sampling
 from score.engine import open_engine, resolve_path
 from score.engine.base import Engine
 from score.errors import ScoreError
+from score.fingerprint import deciding
 from score.jsonl import ResumableRows
 from score.progress import Progress
 from score.provenance import file_digest, model_digest
@@ -116,10 +117,11 @@ class Acting:
 
 
 @contextlib.contextmanager
-def acting(config: Config, agent: str, seed: int, root: Path, log: Path) -> Iterator[Acting]:
+def acting(config: Config, agent: str, seed: int, root: Path, log: Path, tools: Tools) -> Iterator[Acting]:
     """Opens an agent for the time of a `with` block.
 
     Args:
+        tools: opened by the caller before any model, so that a missing key costs no time.
         root: the experiment's results folder; a trained agent's model is in `train/<run>/model` below it.
         log: output of a server that this starts.
     """
@@ -127,7 +129,7 @@ def acting(config: Config, agent: str, seed: int, root: Path, log: Path) -> Iter
     model = config.models[lineage.base_model(config, agent)]
     path = None if entry.method == "prompt" else str(trained_model(root, agent, seed))
     digest = model_digest(path or resolve_path(model.path or model.engine), model.revision)
-    identity = {k: v.model_dump(mode="json") for k, v in {"protocol": config.protocol, "search": config.search}.items()}
+    identity = {"protocol": deciding(config.protocol), "search": deciding(config.search)}
     if config.search.corpus:
         identity["corpus"] = file_digest([Path(config.search.corpus)])
     with (
@@ -135,7 +137,7 @@ def acting(config: Config, agent: str, seed: int, root: Path, log: Path) -> Iter
         sandbox(config) as pool,
     ):
         yield Acting(
-            config, agent, seed, digest, engine, pool, tools(config),
+            config, agent, seed, digest, engine, pool, tools,
             system=prompts.load("agent").system if entry.instructed else None, identity=identity,
         )  # fmt: skip
 
@@ -157,11 +159,14 @@ def trained_model(root: Path, agent: str, seed: int) -> Path:
     return folder
 
 
-def tools(config: Config) -> Tools:
-    """The functions that model code may call besides final_answer_print."""
-    settings = config.search
-    options = {"path": settings.corpus} if settings.backend == "bm25" else {}
-    return {"web_search": search.tool(search.open_backend(settings.backend, **options), settings.k)}
+@contextlib.contextmanager
+def open_tools(config: Config, purpose: search.Purpose) -> Iterator[Tools]:
+    """The functions that model code may call besides final_answer_print; "train" and "test" share no search cache.
+
+    A job opens them first: a missing key or cache ends it before a model is loaded.
+    """
+    with contextlib.closing(search.open_search(config.search, purpose)) as backend:
+        yield {"web_search": search.tool(backend, config.search.k)}
 
 
 def work_rows(folder: Path, name: str) -> ResumableRows:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from score.config import lineage
-from score.config.schema import Agent, Config, Model, Sandbox, Section
+from score.config.schema import Agent, Config, Model, Sandbox, Search, Section
 from score.records import content_key
 
 _PACKAGE = Path(__file__).parent
@@ -26,9 +26,10 @@ _EPISODE = (
         "prompts/agent.yaml",
     ),
     *("engine/__init__.py", "engine/codec.py", "engine/transformers.py", "engine/openai.py"),
-    *(f"sandbox/{name}.py" for name in ("worker", "interpreter", "zygote", "session", "channel", "scratch")),
-    *("sandbox/isolate.py", "sandbox/gate.py"),
-    *("search/__init__.py", "search/base.py", "search/bm25.py", "search/serper.py", "search/none.py"),
+    *(f"sandbox/{name}.py" for name in ("worker", "interpreter", "zygote", "session", "snapshots", "channel")),
+    *(f"sandbox/{name}.py" for name in ("scratch", "watch", "isolate", "gate")),
+    *("search/__init__.py", "search/base.py", "search/cache.py", "search/store.py", "search/http.py"),
+    *(f"search/{name}.py" for name in ("none", "bm25", "serper", "tavily", "searxng", "retrieval")),
 )
 _RIGHT = ("data/metric.py", "evaluate/metrics.py", "evaluate/mathverify.py", "prompts/judge.yaml")
 _TEACHER = ("correct/teacher.py", "correct/render.py", "prompts/locate.yaml", "prompts/rewrite.yaml")
@@ -105,24 +106,25 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
         "variance": {"theory": config.theory, **training, **acting},
         "evaluate": {"evaluate": sampling.evaluate, **acting},
     }
-    return {key: _deciding(value) for key, value in parts[name].items()}
+    return {key: deciding(value) for key, value in parts[name].items()}
 
 
 _RESOURCES = {"batch", "gpus", "timeout_s", "retries"}  # of a model: how fast, not what
 _MEANS = {"require", "python", "kept"}  # of the sandbox: where it runs, not what it does
+_STORAGE = {"mode", "cache", "share_cache"}  # of a search: where its answers are kept, not whose they are
 _LABELS = {"label", "tables", "baseline", "ablation"}  # of an agent: how it is shown, not what it is
 
 
-def _deciding(value: Any) -> Any:
+def deciding(value: Any) -> Any:
     """A section as plain data, without the keys that change no result."""
-    excluded = {Model: _RESOURCES | {"label"}, Agent: _LABELS, Sandbox: _MEANS}.get(type(value))
+    excluded = {Model: _RESOURCES | {"label"}, Agent: _LABELS, Sandbox: _MEANS, Search: _STORAGE}.get(type(value))
     return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value
 
 
 def judging(config: Config) -> str:
     """Fingerprint of the evaluation judge: its model, sampling and code."""
     judge = config.models.get(config.roles.evaluation_judge or "")
-    return content_key(_deciding(judge), _deciding(config.sampling.judge), code(CODE["judge"]))
+    return content_key(deciding(judge), deciding(config.sampling.judge), code(CODE["judge"]))
 
 
 @functools.cache

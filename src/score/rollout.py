@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from score import cli, fingerprint
-from score.attempts import Acting, Attempt, acting, work_rows
+from score.attempts import Acting, Attempt, acting, open_tools, work_rows
 from score.config import Config, read
 from score.correct.teacher import Failure, Teacher
 from score.data.metric import by_rules
@@ -82,7 +82,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     sampling = config.sampling
     with (
         work_rows(args.work, args.part) as rows,
-        acting(config, args.agent, args.seed, args.root, args.work / "server.log") as agent,
+        open_tools(config, "train") as tools,
+        acting(config, args.agent, args.seed, args.root, args.work / "server.log", tools) as agent,
     ):
         attempts = [Attempt(task) for task in tasks]
         done = agent.run(attempts, sampling.step, rows, f"rollout {args.agent}", plan=sampling.plan)

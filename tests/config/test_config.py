@@ -85,6 +85,16 @@ def changed(path, value, base=MICRO):
         ("agents.9.start", "bc20", "agents.ablation_no_key_step.start: ablations differ by one switch"),
         ("seeds", [], "seeds: "),
         ("search.backend", "bm25", "search.corpus: backend 'bm25' needs"),
+        ("search.backend", "serpr", "search.backend: .*'serper'"),
+        ("search.backend", "searxng", "search.url: backend 'searxng' needs the address"),
+        ("search.backend", "retrieval", "search.url: backend 'retrieval' needs the address"),
+        ("search.url", "http://host:8000", "search.url: backend 'micro' asks no server"),
+        ("search", {"backend": "retrieval", "url": "host:8000"}, "search.url: expected http://HOST:PORT"),
+        ("search", {"backend": "searxng", "url": "http://u:pass@host"}, "search.url: a password belongs into the env"),
+        ("search", {"backend": "tavily", "k": 21}, "search.k: tavily gives at most 20 results"),
+        ("search.mode", "replay", "search.cache: mode 'replay' needs a folder"),
+        ("search.mode", "record", "search.cache: mode 'record' needs a folder"),
+        ("search.mode", "recrod", "search.mode: .*'live', 'record' or 'replay'"),
         ("models.student.path", None, "models.student.path: engine 'transformers' needs"),
     ],
 )
@@ -92,6 +102,20 @@ def test_a_mistake_is_one_line_that_names_the_place(path, value, message):
     with pytest.raises(ScoreError, match=message) as caught:
         load(changed(path, value))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "search",
+    [
+        {"backend": "searxng", "url": "http://localhost:8888"},
+        {"backend": "searxng", "url": "https://user:$PASSWORD@search.example/instance"},
+        {"backend": "retrieval", "url": "http://$RETRIEVAL_HOST:8000/retrieve"},
+        {"backend": "tavily", "k": 20, "mode": "record", "cache": "$TMPDIR/search"},
+        {"backend": "serper", "mode": "replay", "cache": "cache/search"},
+    ],
+)
+def test_searches_that_can_be_described(search):
+    load(changed("search", search))
 
 
 def test_seeds_from_the_command_line_are_texts():

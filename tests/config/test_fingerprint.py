@@ -50,9 +50,11 @@ def test_correction_settings_touch_the_correction_only():
         lambda raw: raw["agents"][2].update(label="other", tables=[3]),
         lambda raw: raw.update(title="other", benchmarks=["math2"]),
         lambda raw: raw.update(seeds=[0, 1]),
+        lambda raw: raw["search"].update(mode="record", cache="cache/search"),
+        lambda raw: raw["search"].update(mode="replay", cache="elsewhere", share_cache=True),
     ],
 )
-def test_labels_resources_benchmarks_and_seeds_touch_nothing(change):
+def test_labels_resources_benchmarks_seeds_and_caches_touch_nothing(change):
     assert moved(change) == set()
 
 
@@ -67,6 +69,12 @@ def test_the_reward_judge_touches_rl_only():
         raw["roles"]["reward_judge"] = "oracle"
 
     assert {stage for _, stage in moved(other_judge)} == {"grpo"}
+
+
+@pytest.mark.parametrize("change", [{"k": 2}, {"language": "de"}, {"backend": "tavily"}])
+def test_what_is_found_touches_all_that_act(change):
+    touched = {stage for _, stage in moved(lambda raw: raw["search"].update(change))}
+    assert touched == {"evaluate", "grpo", "correct"}
 
 
 def test_comments_and_docstrings_are_no_code(tmp_path):

@@ -189,11 +189,11 @@ def test_prefixes_that_no_longer_replay_are_left_out_and_named(caplog):
     from score.train.grpo import replaying
 
     stale = dataclasses.replace(key_step("Bo"), prefix=(dataclasses.replace(PREFIX[0], observation="17"),))
-    kept = replaying([key_step("Ba"), stale], micro_config(), LocalPool())
+    kept = replaying([key_step("Ba"), stale], micro_config(), LocalPool(), {"web_search": str.upper})
     assert [k.task.id for k in kept] == ["Ba"]
     assert "1 of 2 prefixes do not replay" in caplog.text
     with pytest.raises(ScoreError, match="none of 1 prefixes replays"):
-        replaying([stale], micro_config(), LocalPool())
+        replaying([stale], micro_config(), LocalPool(), {"web_search": str.upper})
 
 
 def test_fewer_prompts_than_an_update_takes_are_repeated():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from score.config.schema import Agent, Config
+from score.config.schema import Agent, Config, Search
 from score.errors import ScoreError
 from score.sandbox.isolate import LAYERS
 
@@ -108,8 +109,7 @@ def _check_references(config: Config) -> None:
         _known("sandbox.require", layer, LAYERS, "isolation layer")
     if len(set(config.seeds)) < len(config.seeds):
         raise ScoreError(f"config: seeds: {config.seeds} names a seed twice")
-    if config.search.backend == "bm25" and not config.search.corpus:
-        raise ScoreError("config: search.corpus: backend 'bm25' needs a JSON Lines corpus")
+    _check_search(config.search)
     demonstrations = config.data.demonstrations
     actors = {agent.model for agent in config.agents}
     taught = any(agent.data in ("cold_start", "demonstrations") for agent in config.agents)
@@ -123,6 +123,24 @@ def _check_references(config: Config) -> None:
         for agent in config.agents:
             if agent.data == "demonstrations":
                 raise ScoreError(f"config: agents.{agent.name}.data: published demonstrations are all `cold_start`")
+
+
+def _check_search(search: Search) -> None:
+    backend, url = search.backend, search.url
+    if backend == "bm25" and not search.corpus:
+        raise ScoreError("config: search.corpus: backend 'bm25' needs a JSON Lines corpus")
+    if backend in ("searxng", "retrieval") and not url:
+        raise ScoreError(f"config: search.url: backend {backend!r} needs the address of its server")
+    if url and backend in ("none", "micro", "bm25"):
+        raise ScoreError(f"config: search.url: backend {backend!r} asks no server")
+    if url and not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
+        raise ScoreError("config: search.url: expected http://HOST:PORT/...")
+    if url and re.match(r"https?://[^/]*:[^/$][^/]*@", url):
+        raise ScoreError("config: search.url: a password belongs into the environment; name its variable, $PASSWORD")
+    if backend == "tavily" and search.k > 20:
+        raise ScoreError(f"config: search.k: tavily gives at most 20 results, not {search.k}")
+    if search.mode != "live" and not search.cache:
+        raise ScoreError(f"config: search.cache: mode {search.mode!r} needs a folder for the cache")
 
 
 _ABLATIONS = {

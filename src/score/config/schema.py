@@ -39,9 +39,18 @@ class Sandbox(Section):
 
 
 class Search(Section):
-    backend: Literal["none", "micro", "bm25", "serper"] = Field("serper", description="where web_search looks")
+    backend: Literal["none", "micro", "bm25", "serper", "tavily", "searxng", "retrieval"] = Field(
+        "serper", description="where web_search looks"
+    )
     k: Count = Field(10, description="results per query")
+    language: str = Field("en", min_length=1, description="serper, searxng: language of the results")
     corpus: str | None = Field(None, description="bm25: JSON Lines file with title, text, url")
+    url: str | None = Field(None, description="searxng, retrieval: the server; may name $VARIABLES")
+    mode: Literal["live", "record", "replay"] = Field(
+        "live", description="live: no cache; record: ask and keep what the cache lacks; replay: from the cache alone"
+    )
+    cache: str | None = Field(None, description="folder of train.sqlite and test.sqlite; may name $VARIABLES")
+    share_cache: bool = Field(False, description="let training and evaluation read one file, on purpose")
 
 
 class Model(Section):

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from score import cli, fingerprint
 from score.agent.sessions import Rewinding
-from score.attempts import Acting, Attempt, acting, work_rows
+from score.attempts import Acting, Attempt, acting, open_tools, work_rows
 from score.config import Config, read
 from score.correct.mps import Mentored, Start, mentor
 from score.correct.sets import Sets, make_sets
@@ -63,8 +63,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     with (
         work_rows(args.work, "attempts") as rows,
         work_rows(args.work, "replies") as replies,
+        open_tools(config, "train") as tools,
         open_engine(config.models[config.roles.teacher], args.work / "teacher.log") as teacher_engine,
-        acting(config, args.agent, args.seed, args.root, args.work / "student.log") as agent,
+        acting(config, args.agent, args.seed, args.root, args.work / "student.log", tools) as agent,
     ):
         sampling = config.sampling
         advice = config.correct.advice

@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from score import cli, fingerprint
-from score.attempts import Attempt, acting, work_rows
+from score.attempts import Attempt, acting, open_tools, work_rows
 from score.config import read
 from score.data.metric import metric_of
 from score.jsonl import read_rows, write_rows
@@ -44,7 +44,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     attempts = [Attempt(task) for rows in tasks.values() for task in rows]
     with (
         work_rows(args.work, "attempts") as rows,
-        acting(config, args.agent, args.seed, args.root, args.work / "server.log") as agent,
+        open_tools(config, "test") as tools,
+        acting(config, args.agent, args.seed, args.root, args.work / "server.log", tools) as agent,
     ):
         done = agent.run(attempts, config.sampling.evaluate, rows, f"evaluate {args.agent}")
         facts = {"seed": args.seed, "model": agent.digest, "sandbox": [*agent.pool.layers, agent.pool.versions]}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 
 from score.micro.world import RELATIONS, World, make_world
-from score.search.base import Result
+from score.search.base import Local, Result
 
 _RELATION = "|".join(RELATIONS)
 _QUERY = re.compile(rf"(?:(\w+)'s ({_RELATION})|(?:the )?({_RELATION}) of (\w+))\s*\??", re.IGNORECASE)
 
 
-class KnowledgeBase:
+class KnowledgeBase(Local):
     """Implements `score.search.base.SearchBackend`; it never fails and never ranks."""
 
     name = "micro"

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
 from dataclasses import dataclass
 from typing import Protocol
 
-from score.errors import InfrastructureError
+from score.errors import InfrastructureError, ScoreError
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,47 @@ class SearchError(InfrastructureError):
 
 
 class RateLimited(SearchError):
-    """The backend refused for now."""
+    """The backend refused for now, and kept refusing until the tries were used up."""
+
+
+class TimedOut(SearchError):
+    """The backend did not answer in time."""
+
+
+class Refused(SearchError):
+    """The backend would not answer this request (HTTP 4xx); another try would not change that."""
+
+
+class NotRecorded(SearchError):
+    """Answers come from the cache alone, and it has none for this query."""
+
+
+class AccessDenied(ScoreError):
+    """The backend answers nobody with this key or these settings. Raised through, so that the job ends at once."""
 
 
 class SearchBackend(Protocol):
     name: str
+    sent: int
+    """Requests really sent so far, further tries included; 0 for what needs no server."""
 
     def search(self, query: str, k: int) -> list[Result]:
         """At most k results, best first; an empty list means that the backend found none. Raises `SearchError`."""
+
+    def close(self) -> None: ...
+
+
+class Local:
+    """What a backend without a server has to say of one."""
+
+    sent = 0
+
+    def close(self) -> None: ...
+
+
+def normalised(query: str) -> str:
+    """A query with single spaces and composed characters: queries that look the same are the same to a cache."""
+    return unicodedata.normalize("NFC", " ".join(query.split()))
 
 
 def render(results: list[Result]) -> str:

@@ -15,10 +15,10 @@ import numpy as np
 import Stemmer
 
 from score.errors import ScoreError
-from score.search.base import Result
+from score.search.base import Local, Result
 
 
-class Bm25:
+class Bm25(Local):
     """Implements `SearchBackend`; thread-safe. Snippets are the first `snippet_chars` characters of a text.
 
     Raises:

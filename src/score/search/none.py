@@ -6,10 +6,10 @@ A model that searches nevertheless makes a mistake of its own, so this is neithe
 
 from __future__ import annotations
 
-from score.search.base import Result
+from score.search.base import Local, Result
 
 
-class NoSearch:
+class NoSearch(Local):
     """Implements `SearchBackend`."""
 
     name = "none"

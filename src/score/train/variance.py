@@ -29,7 +29,7 @@ from score.agent.drivers import run_episodes
 from score.agent.episode import Episode, forced_prefix
 from score.agent.protocol import plan_message
 from score.agent.sessions import branched
-from score.attempts import sandbox, tools, trained_model
+from score.attempts import open_tools, sandbox, trained_model
 from score.config import Config, lineage, read
 from score.config.schema import Sampling, Theory
 from score.data.metric import by_rules
@@ -40,6 +40,7 @@ from score.jsonl import read_rows, write_text
 from score.progress import Progress
 from score.provenance import provenance, write
 from score.records import StopReason, Trajectory, derive_seed
+from score.sandbox.base import Tools
 from score.train.trainer import token_row
 
 log = logging.getLogger("variance")
@@ -99,7 +100,7 @@ def chosen_tasks(trajectories: Sequence[Trajectory], count: int) -> list[Traject
 
 def measure(
     config: Config, agent: str, seed: int, model: PreTrainedModel, codec: ChatCodec, data: Sequence[Trajectory], *,
-    theory: Theory,
+    theory: Theory, tools: Tools,
 ) -> list[Spread]:  # fmt: skip
     """One `Spread` per task of `data` and prefix length; every trajectory is longer than the longest prefix.
 
@@ -121,8 +122,8 @@ def measure(
                 )
                 for i in range(rollouts)
             ]
-            with branched(episodes, pool, tools(config)) as sessions:
-                run_episodes(episodes, engine, sampling, pool, tools(config), sessions=sessions)
+            with branched(episodes, pool, tools) as sessions:
+                run_episodes(episodes, engine, sampling, pool, tools, sessions=sessions)
             returns = torch.tensor([_return(episode) for episode in episodes])
             gradients = torch.stack([score_function(model, codec, episode, len(forced)) for episode in episodes])
             variance, with_baseline, norm2 = spread_of(gradients, returns)
@@ -170,11 +171,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{args.data}: no trajectory has more than {max(theory.prefixes)} steps; lower theory.prefixes"
         )
     entry = config.models[lineage.base_model(config, args.agent)]
-    model, codec = load_model(str(trained_model(args.root, args.agent, args.seed)), entry.dtype)
-    if torch.cuda.is_available():
-        model = model.to("cuda")
     measured = chosen_tasks(data, theory.tasks)
-    spreads = measure(config, args.agent, args.seed, model, codec, measured, theory=theory)
+    with open_tools(config, "train") as tools:
+        model, codec = load_model(str(trained_model(args.root, args.agent, args.seed)), entry.dtype)
+        if torch.cuda.is_available():
+            model = model.to("cuda")
+        spreads = measure(config, args.agent, args.seed, model, codec, measured, theory=theory, tools=tools)
     write_text(args.out, to_csv(spreads))
     record = provenance(fingerprint.settings(config, "variance", args.agent), seed=args.seed, tasks=len(measured))
     write(args.out.with_suffix(".provenance.json"), record)
