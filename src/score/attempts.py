@@ -148,7 +148,9 @@ def sandbox(config: Config) -> SandboxPool:
 
     box = config.sandbox
     limits = Limits(timeout_s=box.timeout_s, memory_mb=box.memory_mb, output_chars=box.output_chars)
-    return ZygotePool(limits, python=box.python or own_python(), require=tuple(box.require))
+    pool = ZygotePool(limits, python=box.python or own_python(), require=tuple(box.require))
+    log.info("sandbox: %s; isolation: %s", pool.versions, ", ".join(pool.layers))
+    return pool
 
 
 def trained_model(root: Path, agent: str, seed: int) -> Path:
