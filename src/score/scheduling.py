@@ -17,9 +17,12 @@ def one_timer(scheduler: Any) -> None:
         return
 
     def schedule(self: Any, delay: float) -> None:
-        pending = getattr(self, "_pending_look", None)
-        if pending is None or not pending.is_alive():
-            self._pending_look = threading.Timer(delay, self._open_jobs.release)
+        def look() -> None:
+            self._pending_look = None  # first, so that a look asked for from now on has a timer of its own
+            self._open_jobs.release()
+
+        if getattr(self, "_pending_look", None) is None:
+            self._pending_look = threading.Timer(delay, look)
             self._pending_look.start()
 
     schedule.single = True

@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.sandbox.processes import inside
 
+from score.sandbox import scratch
 from score.sandbox.base import Limits
 from score.sandbox.zygote import ZygotePool
 
@@ -222,3 +223,48 @@ def test_nothing_is_left_of_closed_sessions(pool):
     assert set(inside(pool._process.pid)) == before
     assert len(os.listdir("/proc/self/fd")) == files
     assert set(scratch.iterdir()) == folders
+
+
+def test_a_branch_that_ends_leaves_the_others_out_of_reach(pool, session):
+    if "files" not in pool.layers:
+        pytest.skip("this kernel does not offer Landlock")
+    session.run("import os")
+    first, second = session.branch(1, 2)
+    second.run("open('own', 'w').write('mine')")
+    first.close()
+    assert "PermissionError" in session.run("os.listdir('..')").text
+    assert "PermissionError" in session.run("os.mkdir('../intruder')").text
+    assert second.run("print(open('own').read())").text == "mine"
+
+
+def test_what_is_put_back_follows_no_link_that_a_process_makes_meanwhile(tmp_path, monkeypatch):
+    folder, outside = tmp_path / "work", tmp_path / "outside"
+    (folder / "d").mkdir(parents=True)
+    (folder / "d/f").write_text("content")
+    outside.mkdir()
+    entries = scratch.keep(str(folder))
+    make = scratch._make
+
+    def swapping(entry, name, handle):
+        make(entry, name, handle)
+        if name == "d":
+            os.rmdir(name, dir_fd=handle)
+            os.symlink(outside, name, dir_fd=handle)
+
+    monkeypatch.setattr(scratch, "_make", swapping)
+    with pytest.raises(OSError, match="Not a directory"):
+        scratch.put_back(str(folder), entries)
+    assert list(outside.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_put_back_is_made_by_running_again(session, monkeypatch):
+    session.run("x = 1\nopen('f', 'w').write('a')")
+    session.run("x = 2\nopen('f', 'w').write('b')")
+
+    def full(folder, entries):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(scratch, "put_back", full)
+    session.restore(1)
+    assert session.run("print(x, open('f').read())").text == "1 a"
+    assert [branch.run("print(x)").text for branch in session.branch(1, 2)] == ["1", "1"]

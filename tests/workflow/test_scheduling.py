@@ -29,7 +29,6 @@ def test_many_looks_are_one_timer_which_wakes_the_scheduler():
         scheduler._schedule_reevalutation(0.2)
     assert threading.active_count() == before + 1
     assert scheduler._open_jobs.acquire(timeout=20)
-    scheduler._pending_look.join()
     assert not scheduler._open_jobs.acquire(blocking=False)
     scheduler._schedule_reevalutation(0.01)
     assert scheduler._open_jobs.acquire(timeout=20)

@@ -70,7 +70,11 @@ def _run_batched(
         while waiting or live:
             while waiting and len(live) < engine.batch:
                 episode = waiting.popleft()
-                live[episode] = sessions.open(episode)
+                try:
+                    live[episode] = sessions.open(episode)
+                except InfrastructureError as error:
+                    episode.fail(error)
+                    on_done(episode)
             while forced := [(e, c) for e in live if (c := None if e.stop else e.next_forced())]:
                 advance(forced, live, pool)
             free = [episode for episode in live if episode.stop is None]

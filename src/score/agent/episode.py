@@ -7,8 +7,9 @@
             episode.observe(sandbox(code))
 
 Forced turns are how an episode resumes: the verified prefix and the teacher's correction are fed through the same
-transitions as sampled turns, with their code executed for real, so the state before the next sampled step is the true
-one (the published code keeps the discarded step's variables; hazard 6).
+transitions as sampled turns. Their code is executed, or `replay`ed in a session that is in the state that they led to,
+so the state before the next sampled step is the true one (the published code keeps the discarded step's variables;
+hazard 6).
 """
 
 from __future__ import annotations

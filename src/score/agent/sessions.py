@@ -58,9 +58,11 @@ class Rewinding:
         if earlier is not None:
             given = [turn for turn in episode.forced[1:] if turn.observation is not None]
             if _continues(episode.forced, given, earlier):
-                with contextlib.suppress(InfrastructureError):
+                with contextlib.suppress(InfrastructureError), contextlib.ExitStack() as undo:
+                    undo.callback(session.close)
                     session.restore(_completed(earlier, len(given)))
                     episode.replay(earlier.observations[: len(given)])
+                    undo.pop_all()
                     self.resumed += 1
                     return session
             session.close()
@@ -70,6 +72,7 @@ class Rewinding:
         if episode.failure is not None or len(self._kept) >= self.most:
             session.close()
         else:
+            self.forget(but=self._kept.keys() - {episode.task.id})
             self._kept[episode.task.id] = (episode, session)
 
     def forget(self, but: Collection[str] = ()) -> None:
@@ -138,9 +141,10 @@ def branched(episodes: Sequence[Episode], pool: SandboxPool, tools: Tools) -> It
             if leader.failure is not None:
                 continue
             session = sessions.ready[leader]
-            for other, branch in zip(others, session.branch(session.steps, len(others)), strict=True):
-                sessions.ready[other] = branch
-                other.replay(leader.observations)
+            with contextlib.suppress(InfrastructureError):  # then each of the others plays the turns itself
+                for other, branch in zip(others, session.branch(session.steps, len(others)), strict=True):
+                    sessions.ready[other] = branch
+                    other.replay(leader.observations)
         yield sessions
     finally:
         sessions.end()

@@ -1,9 +1,10 @@
 """How host and sandboxed child talk: JSON objects, each behind its length as four bytes.
 
 JSON and not pickle, since one side is untrusted. Standard library only: the sandbox's own interpreter imports this too.
-Host to child:  {"code": ...} | {"result": ...} | {"refusal": ...}
-Child to host:  {"layers": [...]} once; then for each step any number of {"call": name, "argument": ...} and
-                one {"text": ..., "error": ..., "answer": ...}
+Host to child:  {"code": ...} | {"result": ...} | {"refusal": ...} | {"snapshot": true} | {"branch": folders}
+Child to host:  {"layers": [...]} once, also from each branch; then for each step any number of
+                {"call": name, "argument": ...} and one {"text": ..., "error": ..., "answer": ...}; for a snapshot
+                {"pid": ...} or {"problem": ...}; for branches {"pids": [...]} or {"problem": ...}, then {"done": true}
 """
 
 from __future__ import annotations

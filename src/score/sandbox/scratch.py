@@ -5,12 +5,12 @@ The folder is the model's: nothing in it is followed or trusted, and names are o
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from pathlib import Path
 
 MOST_KEPT = 64 << 20
 """Bytes of all contents that one session's snapshots keep together; a step above that is not kept."""
@@ -65,23 +65,51 @@ def keep(folder: str, room: int = MOST_KEPT) -> tuple[Entry, ...]:
 
 
 def put_back(folder: str, entries: tuple[Entry, ...]) -> None:
-    """Makes a folder hold exactly these entries. No process may be at work in it."""
+    """Makes a folder hold exactly these entries.
+
+    Raises `OSError` if a process at work in it is in the way, which never leads outside of the folder.
+    """
     clear(folder)
-    for entry in entries:
-        path = Path(folder, entry.path)
-        match entry.kind:
-            case "folder":
-                path.mkdir()
-            case "link":
-                path.symlink_to(entry.content)
-            case "pipe":
-                os.mkfifo(path, entry.mode)
-            case "file":
-                path.write_bytes(entry.content)
-                path.chmod(entry.mode)
-    for entry in reversed(entries):
-        if entry.kind == "folder":  # afterwards, since a folder may have been made read-only
-            Path(folder, entry.path).chmod(entry.mode)
+    top = os.open(folder, _FOLDER)
+    try:
+        for entry in entries:
+            with _opened(top, os.path.dirname(entry.path)) as handle:
+                _make(entry, os.path.basename(entry.path), handle)
+        for entry in reversed(entries):
+            if entry.kind == "folder":  # afterwards, since a folder may have been made read-only
+                with _opened(top, entry.path) as handle:
+                    os.fchmod(handle, entry.mode)
+    finally:
+        os.close(top)
+
+
+@contextlib.contextmanager
+def _opened(top: int, path: str) -> Iterator[int]:
+    """A folder below an open one, by way of no link."""
+    handle = os.dup(top)
+    try:
+        for name in filter(None, path.split("/")):
+            below = os.open(name, _FOLDER, dir_fd=handle)
+            os.close(handle)
+            handle = below
+        yield handle
+    finally:
+        os.close(handle)
+
+
+def _make(entry: Entry, name: str, handle: int) -> None:
+    match entry.kind:
+        case "folder":
+            os.mkdir(name, 0o700, dir_fd=handle)
+        case "link":
+            os.symlink(entry.content, name, dir_fd=handle)
+        case "pipe":
+            os.mkfifo(name, entry.mode, dir_fd=handle)
+        case "file":
+            new = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
+            with open(os.open(name, new, 0o600, dir_fd=handle), "wb") as file:
+                file.write(entry.content)
+                os.fchmod(file.fileno(), entry.mode)
 
 
 def clear(folder: str) -> None:

@@ -128,12 +128,18 @@ class ZygoteSession:
             self._snapshot()
         branches: list[ZygoteSession] = []
         self._wake()
-        with contextlib.suppress(TimedOut, Lost):
+        try:
             while len(branches) < count and self._process is not None and step in self._process.snapshots:
                 forked = snapshots.fork(
                     self._pool, self._process, step, min(count - len(branches), snapshots.MOST_AT_ONCE)
                 )
                 branches += [self._sibling(step, process) for process in forked]
+        except (TimedOut, Lost):
+            pass  # the others run the steps again
+        except BaseException:
+            for branch in branches:
+                branch.close()
+            raise
         self._rest()
         branches += [self._sibling(step, None) for _ in range(count - len(branches))]
         return branches
@@ -206,7 +212,11 @@ class ZygoteSession:
             return None
         near = max(snapshots)
         self._process.channel, files = snapshots.pop(near)
-        scratch.put_back(self._process.folder, files)
+        try:
+            scratch.put_back(self._process.folder, files)
+        except OSError:  # the disk is full, or another process of the session is in the way
+            self._discard()
+            return None
         self._running = True
         return near
 

@@ -34,11 +34,14 @@ def take(pool: ZygotePool, process: Process, step: int) -> None:
     except scratch.TooMuch:
         return
     deadline = time.monotonic() + _ANSWER_S
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError:  # too many are open
+        return
     taken = False
     try:
         with theirs:
-            pool.let_fork(process.group)
+            pool.let_fork(process.group, 1)
             process.channel.send({"snapshot": True}, deadline)
             process.channel.send_channels([theirs], deadline)
         match process.channel.receive(deadline):
@@ -52,6 +55,7 @@ def take(pool: ZygotePool, process: Process, step: int) -> None:
     finally:
         if not taken:
             ours.close()
+            pool.let_fork(process.group, 0)
 
 
 def fork(pool: ZygotePool, process: Process, step: int, count: int) -> list[Process]:
@@ -62,18 +66,21 @@ def fork(pool: ZygotePool, process: Process, step: int, count: int) -> list[Proc
     """
     channel, files = process.snapshots[step]
     folders = pool.let_branch(process.group, count)
-    for folder in folders:
-        scratch.put_back(folder, files)
-    pairs = [socket.socketpair() for _ in folders]
+    pairs: list[tuple[socket.socket, socket.socket]] = []
     deadline = time.monotonic() + _ANSWER_S
     adopted = False
     try:
+        for folder in folders:
+            scratch.put_back(folder, files)
+            pairs.append(socket.socketpair())
         channel.send({"branch": folders}, deadline)
         channel.send_channels([theirs for _, theirs in pairs], deadline)
         match channel.receive(deadline):
             case {"pids": [*pids]} if len(pids) == count and all(map(_may_be, pids)):
                 done = channel.receive(deadline) == {"done": True}
                 adopted = done and pool.adopt(process.group, pids, folders)
+    except OSError as problem:
+        raise Lost(f"no place for branches: {problem}") from problem
     finally:
         for _, theirs in pairs:
             theirs.close()
@@ -81,6 +88,7 @@ def fork(pool: ZygotePool, process: Process, step: int, count: int) -> list[Proc
             process.snapshots.pop(step)[0].close()
             for ours, _ in pairs:
                 ours.close()
+            pool.let_fork(process.group, 0)
     if not adopted:
         return []
     return [

@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -26,6 +27,7 @@ from score.sandbox.interpreter import CHANNEL, Interpreter, settle
 
 _WARM = ("collections", "datetime", "decimal", "fractions", "functools", "itertools", "math", "re", "statistics")
 _WORK = "work"  # the working folder's name in a session's folder, beside which its branches have theirs
+_WRITABLE = 0o311  # names can be made and removed, but not listed: code of the session's family may be running
 _CLOSED = 0o111  # a folder's mode in which names in it can be used, not listed or changed
 
 
@@ -149,9 +151,9 @@ class Zygote:
         os.killpg(group, signal.SIGSTOP if still else signal.SIGCONT)
         return {}
 
-    def _fork(self, group: int) -> dict[str, Any]:
-        """Lets one fork of a session pass, for a snapshot."""
-        self._families[group].forks = 1
+    def _fork(self, group: int, count: int) -> dict[str, Any]:
+        """Lets so many forks of a session pass, and no more that it was allowed before."""
+        self._families[group].forks = count
         return {}
 
     def _branch(self, group: int, count: int) -> dict[str, Any]:
@@ -159,11 +161,10 @@ class Zygote:
         family = self._families[group]
         family.forks = count + 1
         folders = []
-        os.chmod(family.folder, 0o755)
-        for _ in range(count):
-            name = os.urandom(16).hex()  # which the other processes of the family cannot guess
-            folders.append(_make_folder(os.path.join(family.folder, name)))
-        os.chmod(family.folder, _CLOSED)
+        with _writable(family.folder):
+            for _ in range(count):
+                name = os.urandom(16).hex()  # which the other processes of the family cannot guess
+                folders.append(_make_folder(os.path.join(family.folder, name)))
         return {"folders": folders}
 
     def _adopt(self, group: int, pids: list[int], folders: list[str]) -> dict[str, Any]:
@@ -243,13 +244,23 @@ def _kill_group(group: int) -> None:
 
 def _clear(folder: str, top: str) -> None:
     """Removes a session's files, and the folders above them that no branch needs any more."""
-    os.chmod(folder, 0o755)
-    _remove(os.path.join(folder, _WORK))
+    with _writable(folder):
+        _remove(os.path.join(folder, _WORK))
     with contextlib.suppress(OSError):
-        while folder != top:
-            os.chmod(os.path.dirname(folder), 0o755)
-            os.rmdir(folder)
-            folder = os.path.dirname(folder)
+        while (above := os.path.dirname(folder)) != top:
+            with _writable(above):
+                os.rmdir(folder)
+            folder = above
+        os.rmdir(folder)
+
+
+@contextlib.contextmanager
+def _writable(folder: str) -> Iterator[None]:
+    os.chmod(folder, _WRITABLE)
+    try:
+        yield
+    finally:
+        os.chmod(folder, _CLOSED)
 
 
 def _remove(folder: str) -> None:

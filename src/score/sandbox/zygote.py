@@ -14,6 +14,7 @@ import contextlib
 import json
 import math
 import os
+import resource
 import shutil
 import signal
 import socket
@@ -51,6 +52,12 @@ _STOP_S = 20.0
 _CPU_STEPS, _LEAST_CPU_S = 30, 10  # a process may compute as long as so many full steps, but at least this long
 
 
+def _allow_many_files() -> None:
+    """A session needs a descriptor, and so does each of its snapshots: many more than the usual soft limit."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
 def own_python() -> str:
     """The interpreter for model-written code: SCORE_SANDBOX_PYTHON, which images set, or that of `make sandbox`.
 
@@ -78,6 +85,7 @@ class ZygotePool:
             known = ", ".join(isolate.LAYERS)
             raise ScoreError(f"sandbox: unknown layer {min(unknown)!r} in `require`; known: {known}")
         self.limits = limits
+        _allow_many_files()
         self._lock = threading.Lock()
         self._scratch = tempfile.mkdtemp(prefix="score-sandbox-")
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -143,7 +151,10 @@ class ZygotePool:
 
     def spawn(self, tools: Tools, *, reversible: bool) -> Process:
         """Forks an interpreter that knows the tools' names (for `ZygoteSession`)."""
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as problem:
+            raise InfrastructureError(f"sandbox: cannot open a channel: {problem}") from problem
         with theirs:
             reply = self._ask({"do": "open", "tools": list(tools), "reversible": reversible}, theirs.fileno())
         if "problem" in reply:
@@ -160,9 +171,9 @@ class ZygotePool:
         """Stops a session's processes, or lets them go on."""
         self._ask({"do": "pause", "group": group, "still": still})
 
-    def let_fork(self, group: int) -> None:
-        """Lets one fork of a session's process pass its gate."""
-        self._ask({"do": "fork", "group": group})
+    def let_fork(self, group: int, count: int) -> None:
+        """Lets so many forks of a session's processes pass its gate, and none that was allowed before."""
+        self._ask({"do": "fork", "group": group, "count": count})
 
     def let_branch(self, group: int, count: int) -> list[str]:
         """The same for `count` branches; returns their working folders."""
