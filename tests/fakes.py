@@ -53,7 +53,7 @@ class LocalSession:
     """Runs trusted test code in this process, with the sandbox's two functions."""
 
     def __init__(self, tools: Tools) -> None:
-        self.tools, self.ran = tools, []
+        self.tools, self.ran, self.reversible = tools, [], False
         self._start()
 
     def _start(self) -> None:

@@ -152,6 +152,9 @@ def test_rollouts_of_one_prefix_play_it_once(real):
     asked.clear()
     with branched(episodes, real, tools) as sessions:
         assert all(episode.forced == () and episode.turn == 3 for episode in episodes)
+        assert not any(session.reversible for session in sessions.ready.values())
+        kept = sorted(len(session._process.snapshots) for session in sessions.ready.values())
+        assert kept == [0, 0, 0, 0, 1]  # one state is kept, that which the others were branched from
         run_episodes(
             episodes, engine(*codes[:2], "final_answer_print(x + secret)"), Sampling(), real, tools, sessions=sessions
         )

@@ -72,7 +72,8 @@ class Rewinding:
         if episode.failure is not None or len(self._kept) >= self.most:
             session.close()
         else:
-            self.forget(but=self._kept.keys() - {episode.task.id})
+            if earlier := self._kept.pop(episode.task.id, None):
+                earlier[1].close()
             self._kept[episode.task.id] = (episode, session)
 
     def forget(self, but: Collection[str] = ()) -> None:
@@ -134,7 +135,8 @@ def branched(episodes: Sequence[Episode], pool: SandboxPool, tools: Tools) -> It
     leaders = [group[0] for group in groups.values() if len(group) > 1]
     try:
         for leader in leaders:
-            sessions.ready[leader] = pool.open(tools, reversible=True)
+            sessions.ready[leader] = session = pool.open(tools, reversible=True)
+            session.reversible = False  # nobody goes back in a rollout: it is branched once, where the prefix ends
         while forced := [(e, c) for e in leaders if (c := None if e.stop else e.next_forced())]:
             advance(forced, sessions.ready, pool)
         for leader, *others in (group for group in groups.values() if len(group) > 1):

@@ -50,6 +50,9 @@ A tool raises `InfrastructureError` when its backend failed; the session then ra
 class Session(Protocol):
     """One episode's interpreter: variables, imports and functions persist from step to step."""
 
+    reversible: bool
+    """Whether the state before each further step is kept, its own and that of branches; can be switched off."""
+
     @property
     def steps(self) -> int:
         """Completed steps; one that ended its interpreter (error "timeout" or "died") is none."""

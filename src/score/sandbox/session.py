@@ -51,11 +51,12 @@ class ZygoteSession:
     """One episode's interpreter. Not for use by two threads at once; two sessions are independent, branches too.
 
     Args:
-        reversible: keep a snapshot of the state before every step.
+        reversible: keep a snapshot of the state before every step. The attribute can be switched off later: the steps
+            from then on, and those of branches made from then on, cost nothing, and `branch` still forks.
     """
 
     def __init__(self, pool: ZygotePool, tools: Tools, *, reversible: bool = False) -> None:
-        self._pool, self._tools, self._reversible = pool, tools, reversible
+        self._pool, self._tools, self.reversible = pool, tools, reversible
         self._completed: list[tuple[str, tuple[_Call, ...]]] = []
         self._closed = False
         self._process: Process | None = pool.spawn(tools, reversible=reversible)
@@ -77,7 +78,7 @@ class ZygoteSession:
         """
         try:
             self._ready()
-            if self._reversible:
+            if self.reversible:
                 self._snapshot()
         except Unrepeatable as problem:
             return Observation(f"Error: the variables are lost: {problem}.", "died")
@@ -196,7 +197,7 @@ class ZygoteSession:
     def _sibling(self, step: int, process: Process | None) -> ZygoteSession:
         """A session in the state before a step: that of a process, or, without one, to be made by running it again."""
         session = object.__new__(ZygoteSession)
-        session._pool, session._tools, session._reversible = self._pool, self._tools, self._reversible
+        session._pool, session._tools, session.reversible = self._pool, self._tools, self.reversible
         session._completed, session._closed = self._completed[:step], False
         session._process, session._running = process, process is not None
         return session
@@ -223,7 +224,7 @@ class ZygoteSession:
     def _renew(self) -> None:
         """A fresh interpreter in place of all that is left of the old one."""
         self._discard()
-        self._process, self._running = self._pool.spawn(self._tools, reversible=self._reversible), True
+        self._process, self._running = self._pool.spawn(self._tools, reversible=self.reversible), True
 
     def _check(self) -> None:
         """Raises `InfrastructureError` unless the interpreter is as confined as the pool's first one."""
