@@ -4,9 +4,9 @@
     python -m score.cluster.images check --variant cpu
     python -m score.cluster.images recipe serve
 
-An image is told by the digest of its recipe: definition file, lock files and base. It stands in the image's labels and in
-the params of the rules that use it, so a changed recipe builds anew and re-runs what used it, and nothing else does. The
-file itself is told by its sha256, which goes into the provenance. Builds run as an ordinary user with --fakeroot.
+An image is told by the digest of its recipe: definition file, lock files and base. It stands in the image's labels and
+in the params of the rules that use it, so a changed recipe builds anew and re-runs what used it, and nothing else does.
+The file itself is told by its sha256, which goes into the provenance. Builds run as an ordinary user with --fakeroot.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _CUDA = "nvidia/cuda:13.0.2-devel-ubuntu24.04"  # a tag: pinned as far as whoeve
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an image is made of, besides its definition file. `origin` is an image's name where `agent` is localimage."""
+    """What an image is made of, besides its definition file. With localimage, `origin` is the name of another image."""
 
     agent: Literal["docker", "debootstrap", "localimage"]
     origin: str
@@ -93,9 +93,7 @@ def locks_digest(name: str, variant: Variant) -> str:
 
 def _recipe(name: str, variant: Variant) -> Recipe:
     if (name, variant) not in _RECIPES:
-        raise ScoreError(
-            f"no image {name!r} in the variant {variant!r}; there are {', '.join(IMAGES)}, each cuda or cpu"
-        )
+        raise ScoreError(f"there is no image {name!r} ({variant}); there are {', '.join(IMAGES)}, each cuda or cpu")
     return _RECIPES[name, variant]
 
 
@@ -116,10 +114,10 @@ def check(path: Path, name: str, variant: Variant) -> str | None:
         found = labels(path)
     except ScoreError as error:
         return str(error)
+    if (found.get("image"), found.get("variant")) != (name, variant):
+        return f"{path}: it is not the {variant} variant of {name}; {mend}"
     if found.get("recipe") != recipe(name, variant):
-        made = f"a {found['variant']} {found['image']} image" if {"variant", "image"} <= set(found) else "another image"
-        stale = (found.get("image"), found.get("variant")) == (name, variant)
-        return f"{path}: {'it was built from other files' if stale else f'it is {made}'}; {mend}"
+        return f"{path}: it was built from other files; {mend}"
     return None
 
 
@@ -137,7 +135,7 @@ def labels(path: Path) -> dict[str, str]:
 
 
 def sha256(path: Path) -> str:
-    """sha256 of an image. Kept beside it with the size and time that it was taken at, and taken again if they differ."""
+    """sha256 of an image. Kept beside it with its size and time of change, and taken again when these differ."""
     kept = path.with_name(f"{path.name}.sha256")
     stat = path.stat()
     at = f"{stat.st_size} {stat.st_mtime_ns}"
@@ -177,7 +175,7 @@ def build(
             mirror = mirror or site.debian_mirror()
         options = _lay_out(stage, name, variant, mirror, site.pip_settings() if pip is None else pip)
         _give(stage, user)
-        result = _as(user, stage, lambda: _apptainer_build(stage, name, options))
+        result = _as(user, stage, _apptainer_build, stage, name, options)
         if result != 0 or not (stage / path.name).exists():
             raise ScoreError(f"{path.name}: the build failed with code {result}; Apptainer's own words are above")
         shutil.move(stage / path.name, path)
@@ -199,9 +197,15 @@ def _lay_out(stage: Path, name: str, variant: Variant, mirror: str | None, pip: 
         shutil.copy(image_path(origin), stage / f"{origin}.sif")
         origin = str(stage / f"{origin}.sif")
     arguments = {
-        **{"agent": made_of.agent, "from": origin, "locks": " ".join(made_of.locks), "packages": made_of.packages},
-        **{"mirror": mirror or "none", "variant": variant, "commit": git_commit() or "unknown"},
-        **{"digest": locks_digest(name, variant), "recipe": recipe(name, variant)},
+        "agent": made_of.agent,
+        "from": origin,
+        "mirror": mirror or "none",
+        "packages": made_of.packages,
+        "locks": " ".join(made_of.locks),
+        "variant": variant,
+        "commit": git_commit() or "unknown",
+        "digest": locks_digest(name, variant),
+        "recipe": recipe(name, variant),
     }
     text = (stage / "containers" / f"{name}.def").read_text(encoding="utf-8")
     known = {key: value for key, value in arguments.items() if f"{{{{ {key} }}}}" in text}
@@ -212,17 +216,17 @@ def _lay_out(stage: Path, name: str, variant: Variant, mirror: str | None, pip: 
 
 
 def _apptainer_build(stage: Path, name: str, options: list[str]) -> int:
-    # What Apptainer says goes to our own output at once: spython would hold it back until the end.
+    """Apptainer's exit code."""
+    # What it says goes to our own output at once: spython would hold it back until the end.
     with _client(stage, " 2>&1") as client:
-        definition = f"containers/{name}.def"
-        return client.build(
-            definition, f"{name}.sif", sudo=False, options=options, quiet=True, return_result=True
-        )["return_code"]  # fmt: skip
+        recipe_file, image = f"containers/{name}.def", f"{name}.sif"
+        said = client.build(recipe_file, image, sudo=False, options=options, quiet=True, return_result=True)
+    return said["return_code"]
 
 
 @contextlib.contextmanager
 def _client(folder: Path, redirection: str = "") -> Iterator[Any]:
-    """spython's client. It calls a program named singularity, which not every Apptainer brings: so there is one here."""
+    """spython's client. It calls a program named singularity, which not every Apptainer brings: one is made here."""
     program = shutil.which("apptainer") or shutil.which("singularity")
     if program is None:
         raise ScoreError("apptainer is not installed, or not on PATH (clusters often have it as a module)")
@@ -252,7 +256,7 @@ def _give(folder: Path, user: pwd.struct_passwd) -> None:
             os.chown(path, user.pw_uid, user.pw_gid)
 
 
-def _as(user: pwd.struct_passwd, folder: Path, call: Callable[[], int]) -> int:
+def _as(user: pwd.struct_passwd, folder: Path, call: Callable[..., int], *arguments: Any) -> int:
     """The result of a call in a process of that user, in a folder that is all it needs to read."""
 
     def become() -> None:
@@ -265,7 +269,7 @@ def _as(user: pwd.struct_passwd, folder: Path, call: Callable[[], int]) -> int:
             os.environ |= {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
 
     with ProcessPoolExecutor(1, mp_context=get_context("fork"), initializer=become) as child:
-        return child.submit(call).result()
+        return child.submit(call, *arguments).result()
 
 
 def _arguments() -> argparse.ArgumentParser:

@@ -1,7 +1,8 @@
 """What a build needs to know of the machine it runs on: how pip and apt reach their packages there.
 
-Sites sit behind proxies, have a certificate of their own or a folder of wheels. All of it is read from the machine's own
-configuration, bound into the image while it is built, and left out of it. Not here: what is in an image (`images.py`).
+Sites sit behind proxies, have a certificate of their own or a folder of wheels. All of it is read from the machine's
+own configuration, bound into the image while it is built, and left out of it. Not here: what an image is made of
+(`images.py`).
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 
 
 def pip_settings() -> dict[str, str]:
-    """pip's own configuration on this machine, by option; its environment variables win. Empty where there is no pip."""
+    """pip's own configuration on this machine, by option; environment variables win. Empty where there is no pip."""
     command = [sys.executable, "-m", "pip", "config", "list"]
     try:
         listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
@@ -53,9 +54,7 @@ def debian_mirror() -> str:
     except OSError:
         listed = ""
     if not listed.strip():
-        raise ScoreError(
-            "no Debian mirror: apt on this machine knows none (apt-get update), so name one with MIRROR=URL"
-        )
+        raise ScoreError("no Debian mirror: apt knows none here (apt-get update); name one with MIRROR=URL")
     return listed.split()[0]
 
 
@@ -73,7 +72,7 @@ def hand_in(folder: Path, settings: Mapping[str, str], more: Mapping[str, str]) 
         if not Path(certificate).is_file():
             raise ScoreError(f"pip's certificate {certificate} is not there; name another with CERTIFICATE=FILE")
         shutil.copyfile(certificate, folder / "ca.crt")
-        exports |= {name: f"{_INSIDE}/ca.crt" for name in ("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE")}
+        exports |= dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), f"{_INSIDE}/ca.crt")
     for option in dict.fromkeys((*_CARRIED, *_FOLDERS)):
         values = settings.get(option, "").split()
         if option in _FOLDERS:
