@@ -4,7 +4,7 @@
 set -eu
 fail() { echo "error: $1" >&2; exit 1; }
 
-for file in /etc/pip.conf /etc/xdg/pip/pip.conf /root/.config/pip/pip.conf /root/.pip/pip.conf /opt/*/pip.conf \
+for file in /etc/pip.conf /etc/xdg/pip/pip.conf /opt/*/pip.conf \
   /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/apt/apt.conf.d/*proxy*; do
   [ ! -e "$file" ] || fail "$file was left in the image"
 done

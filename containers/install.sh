@@ -37,4 +37,5 @@ fi
 install -D -m 755 /opt/build/check.sh /opt/check.sh
 chmod -R a+rX /opt
 apt-get clean
-rm -rf /opt/build /var/lib/apt/lists/* /var/cache/apt/*.bin /root/.cache /tmp/* /etc/apt/sources.list /etc/apt/sources.list.d/*
+# Only what is the image's own: /tmp, /var/tmp and the home folder are those of the machine that builds it.
+rm -rf /opt/build /var/lib/apt/lists/* /var/cache/apt/*.bin /etc/apt/sources.list /etc/apt/sources.list.d/*
