@@ -11,6 +11,7 @@ done
 for file in /.singularity.d/env/*.sh; do
   ! grep -qiE '(pip|uv)_[a-z_]*=|proxy=' "$file" || fail "$file sets a package index or a proxy"
 done
-[ -z "$(find /opt ! -type l ! -perm -o=r -print -quit)" ] || fail "not everyone may read $(find /opt ! -type l ! -perm -o=r -print -quit)"
+closed=$(find /opt/score /opt/sandbox ! -type l ! -perm -o=r -print -quit)
+[ -z "$closed" ] || fail "not everyone may read $closed"
 [ "$LC_ALL" = C.UTF-8 ] || fail "the locale is not UTF-8"
 "$SCORE_SANDBOX_PYTHON" -c 'import numpy, scipy, sympy'

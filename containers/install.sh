@@ -3,7 +3,7 @@
 # /opt/sandbox. What is there already stays. PACKAGES names Debian packages that the image needs besides Python.
 set -euo pipefail
 umask 022
-export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8
+export DEBIAN_FRONTEND=noninteractive LC_ALL=C.UTF-8 HOME=/opt/build # not the builder's own home, which is bound
 locks=/opt/build/envs
 
 # What the building machine needs to reach its packages (a certificate, a proxy, a folder of wheels); bound, never kept.
@@ -35,7 +35,7 @@ if [ -d "$(echo /opt/score/lib/python3*/site-packages/torch)" ] && ! /opt/score/
 fi
 
 install -D -m 755 /opt/build/check.sh /opt/check.sh
-chmod -R a+rX /opt
+chmod -R a+rX /opt/score /opt/sandbox
 apt-get clean
 # Only what is the image's own: /tmp, /var/tmp and the home folder are those of the machine that builds it.
 rm -rf /opt/build /var/lib/apt/lists/* /var/cache/apt/*.bin /etc/apt/sources.list /etc/apt/sources.list.d/*

@@ -16,22 +16,18 @@ import contextlib
 import hashlib
 import logging
 import os
-import pwd
 import re
-import shlex
 import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 from score import cli
-from score.cluster import site
+from score.cluster import apptainer, site
 from score.errors import ScoreError
 from score.jsonl import write_text
 from score.provenance import git_commit
@@ -41,12 +37,8 @@ log = logging.getLogger("images")
 
 Variant = Literal["cuda", "cpu"]
 IMAGES = ("core", "train", "serve")
-BUILDER = "score-build"
-"""Who builds where root asks for it: a %post step fails under a root without all capabilities."""
-
 _ROOT = Path(__file__).parents[3]
 _SCRIPTS = ("install.sh", "check.sh")
-_LABEL = "org.score."
 _CUDA = "nvidia/cuda:13.0.2-devel-ubuntu24.04"  # a tag: pinned as far as whoever publishes it leaves it in place
 
 
@@ -111,7 +103,7 @@ def check(path: Path, name: str, variant: Variant) -> str | None:
     if not os.access(path, os.R_OK):
         return f"{path}: it cannot be read; ask its owner, or {mend}"
     try:
-        found = labels(path)
+        found = apptainer.labels(path)
     except ScoreError as error:
         return str(error)
     if (found.get("image"), found.get("variant")) != (name, variant):
@@ -119,19 +111,6 @@ def check(path: Path, name: str, variant: Variant) -> str | None:
     if found.get("recipe") != recipe(name, variant):
         return f"{path}: it was built from other files; {mend}"
     return None
-
-
-def labels(path: Path) -> dict[str, str]:
-    """The project's own labels of an image. Raises `ScoreError` if it is none, or there is no Apptainer."""
-    with tempfile.TemporaryDirectory() as folder, _client(Path(folder)) as client:
-        try:
-            said = client.inspect(str(path))
-        except (ValueError, KeyError, TypeError):  # an answer that is no inspection
-            said = {}
-    if "attributes" not in said:
-        raise ScoreError(f"{path}: Apptainer cannot read it as an image")
-    everything = said["attributes"]["labels"]
-    return {key.removeprefix(_LABEL): value for key, value in everything.items() if key.startswith(_LABEL)}
 
 
 def sha256(path: Path) -> str:
@@ -165,17 +144,16 @@ def build(
         return
     if made_of.agent == "localimage":
         build(made_of.origin, variant, mirror=mirror, pip=pip)
-    started = time.monotonic()
-    user = _builder()
+    apptainer.program()
+    started, user = time.monotonic(), apptainer.builder()
     log.info("building %s (%s) as %s", path.name, variant, user.pw_name)
     scratch = os.environ.get("APPTAINER_TMPDIR") or tempfile.gettempdir()
-    with tempfile.TemporaryDirectory(prefix="score-image-", dir=scratch) as folder:
+    with tempfile.TemporaryDirectory(prefix="score-image-", dir=scratch, ignore_cleanup_errors=True) as folder:
         stage = Path(folder)
         if made_of.agent == "debootstrap":
             mirror = mirror or site.debian_mirror()
         options = _lay_out(stage, name, variant, mirror, site.pip_settings() if pip is None else pip)
-        _give(stage, user)
-        result = _as(user, stage, _apptainer_build, stage, name, options)
+        result = apptainer.build(stage, Path("containers", f"{name}.def"), path.name, options, user)
         if result != 0 or not (stage / path.name).exists():
             raise ScoreError(f"{path.name}: the build failed with code {result}; Apptainer's own words are above")
         shutil.move(stage / path.name, path)
@@ -213,63 +191,6 @@ def _lay_out(stage: Path, name: str, variant: Variant, mirror: str | None, pip: 
     binds = site.hand_in(stage / "site", pip, {"MIRROR": mirror} if mirror else {})
     words = [word for key, value in known.items() for word in ("--build-arg", f"{key}={value}")]
     return ["--fakeroot", *site.bind_options(binds), *words]
-
-
-def _apptainer_build(stage: Path, name: str, options: list[str]) -> int:
-    """Apptainer's exit code."""
-    # What it says goes to our own output at once: spython would hold it back until the end.
-    with _client(stage, " 2>&1") as client:
-        recipe_file, image = f"containers/{name}.def", f"{name}.sif"
-        said = client.build(recipe_file, image, sudo=False, options=options, quiet=True, return_result=True)
-    return said["return_code"]
-
-
-@contextlib.contextmanager
-def _client(folder: Path, redirection: str = "") -> Iterator[Any]:
-    """spython's client. It calls a program named singularity, which not every Apptainer brings: one is made here."""
-    program = shutil.which("apptainer") or shutil.which("singularity")
-    if program is None:
-        raise ScoreError("apptainer is not installed, or not on PATH (clusters often have it as a module)")
-    from spython.main import Client
-
-    (folder / "singularity").write_text(f'#!/bin/sh\nexec {shlex.quote(program)} "$@"{redirection}\n')
-    (folder / "singularity").chmod(0o755)
-    before = os.environ["PATH"]
-    os.environ["PATH"] = f"{folder}{os.pathsep}{before}"
-    try:
-        yield Client
-    finally:
-        os.environ["PATH"] = before
-
-
-def _builder() -> pwd.struct_passwd:
-    """The user who builds: this one, or in root's place the one that is there for it."""
-    if os.geteuid() == 0:
-        with contextlib.suppress(KeyError):
-            return pwd.getpwnam(BUILDER)
-    return pwd.getpwuid(os.geteuid())
-
-
-def _give(folder: Path, user: pwd.struct_passwd) -> None:
-    if user.pw_uid != os.geteuid():
-        for path in (folder, *folder.rglob("*")):
-            os.chown(path, user.pw_uid, user.pw_gid)
-
-
-def _as(user: pwd.struct_passwd, folder: Path, call: Callable[..., int], *arguments: Any) -> int:
-    """The result of a call in a process of that user, in a folder that is all it needs to read."""
-
-    def become() -> None:
-        os.chdir(folder)
-        os.environ.setdefault("APPTAINER_TMPDIR", str(folder))
-        if user.pw_uid != os.geteuid():
-            os.initgroups(user.pw_name, user.pw_gid)
-            os.setgid(user.pw_gid)
-            os.setuid(user.pw_uid)
-            os.environ |= {"HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
-
-    with ProcessPoolExecutor(1, mp_context=get_context("fork"), initializer=become) as child:
-        return child.submit(call, *arguments).result()
 
 
 def _arguments() -> argparse.ArgumentParser:
