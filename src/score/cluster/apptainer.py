@@ -52,8 +52,8 @@ def builder() -> pwd.struct_passwd:
     return pwd.getpwuid(os.geteuid())
 
 
-def build(folder: Path, definition: Path, image: str, options: Sequence[str], user: pwd.struct_passwd) -> int:
-    """Builds an image in a folder that has all that the build reads; returns Apptainer's exit code.
+def build(folder: Path, definition: Path, image: str, options: Sequence[str], user: pwd.struct_passwd) -> bool:
+    """Builds an image in a folder that has all that the build reads; returns whether it is there then.
 
     The folder is given to the user who builds: that user may be unable to read anything else of this one's.
     """
@@ -72,10 +72,8 @@ def build(folder: Path, definition: Path, image: str, options: Sequence[str], us
             os.environ.update(HOME=user.pw_dir, USER=user.pw_name, LOGNAME=user.pw_name)
         # What Apptainer says goes to our own output at once: spython would hold it back until the end.
         with _client(folder, " 2>&1") as client:
-            said = client.build(
-                str(definition), image, sudo=False, options=list(options), quiet=True, return_result=True
-            )
-        sys.exit(said["return_code"])
+            built = client.build(str(definition), image, sudo=False, options=list(options), quiet=True)
+        sys.exit(0 if built else 1)
 
     process = get_context("fork").Process(target=child)
     process.start()
@@ -84,7 +82,7 @@ def build(folder: Path, definition: Path, image: str, options: Sequence[str], us
     finally:
         if process.is_alive():  # this process was told to end; Apptainer and what it started would go on alone
             os.killpg(process.pid, signal.SIGTERM)
-    return process.exitcode
+    return process.exitcode == 0
 
 
 @contextlib.contextmanager

@@ -153,9 +153,8 @@ def build(
         if made_of.agent == "debootstrap":
             mirror = mirror or site.debian_mirror()
         options = _lay_out(stage, name, variant, mirror, site.pip_settings() if pip is None else pip)
-        result = apptainer.build(stage, Path("containers", f"{name}.def"), path.name, options, user)
-        if result != 0 or not (stage / path.name).exists():
-            raise ScoreError(f"{path.name}: the build failed with code {result}; Apptainer's own words are above")
+        if not apptainer.build(stage, Path("containers", f"{name}.def"), path.name, options, user):
+            raise ScoreError(f"{path.name}: the build failed; Apptainer's own words are above")
         shutil.move(stage / path.name, path)
         os.chown(path, os.geteuid(), os.getegid())
     sha256(path)
