@@ -62,12 +62,15 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def git_commit() -> str | None:
-    """The commit of the working tree, with "+changes" if it has uncommitted ones; None outside a checkout."""
+    """The commit of the working tree, with "+changes" if it has uncommitted ones; None outside a checkout.
+
+    In an image, which has no git, it is what the workflow's own process found (SCORE_COMMIT).
+    """
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("SCORE_COMMIT")
 
 
 def model_digest(path: str, revision: str | None = None) -> str:

@@ -22,6 +22,7 @@ from score.config.schema import Ablation
 from score.data import benchmarks
 from score.errors import ScoreError
 from score.jsonl import write_text
+from score.provenance import git_commit
 from score.records import content_key
 
 MAIN_GROUPS = ("math", "facts")  # tables 1 and 3; the rest is deep search, table 2
@@ -56,6 +57,8 @@ class Plan:
         if not path.exists():
             write_text(path, self.resolved())
         os.environ["SCORE_CONFIG"] = str(path)
+        if commit := git_commit():
+            os.environ["SCORE_COMMIT"] = commit  # for jobs in images, which have no git
 
     def start(self) -> None:
         """Called when jobs are about to run, and by every job."""
