@@ -16,11 +16,11 @@ export TOKENIZERS_PARALLELISM := false
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
 
-$(VENV)/.complete: $(LOCKS) envs/setup.sh
+$(VENV)/.complete: $(LOCKS) envs/setup.sh envs/install.sh
 	bash envs/setup.sh $(PYTHON) $(VENV) $(LOCKS)
 	@touch $@
 
-$(SANDBOX)/.complete: envs/sandbox.lock envs/setup.sh
+$(SANDBOX)/.complete: envs/sandbox.lock envs/setup.sh envs/install.sh
 	bash envs/setup.sh $(PYTHON) $(SANDBOX) envs/sandbox.lock
 	@touch $@
 
