@@ -223,6 +223,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         wrong = [said for name in names if (said := check(image_path(name), name, args.variant))]
         if wrong:
             raise ExceptionGroup("images", [ScoreError(line) for line in wrong])
+        log.info("in order: %s", ", ".join(f"{name}.sif (recipe {digest})" for name, digest in digests))
     else:
         sys.stdout.writelines(f"{name} {digest}\n" for name, digest in digests)
 
