@@ -22,12 +22,19 @@ onstart:
     PLAN.start()
 
 
+# Shards of a stage, as many as `shards` of the config says or --set-scatter evaluate=8.
+scattergather:
+    rollout=PLAN.config.shards.rollout,
+    correct=PLAN.config.shards.correct,
+    evaluate=PLAN.config.shards.evaluate,
+
+
 wildcard_constraints:
     experiment=pattern([PLAN.config.experiment]),
     agent=pattern(PLAN.agents()),
     seed=pattern(map(str, PLAN.config.seeds)),
     benchmark=pattern(map(str, PLAN.all_benchmarks())),
-    part="cold_start|mentored",
+    part="cold_start|mentored|main|deep|hard",
     n="[123]",
 
 

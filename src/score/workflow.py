@@ -221,6 +221,16 @@ class Plan:
         """The hard tasks that were kept out of the training of an agent and of the one it was corrected as."""
         return [f"{self.corrections(agent, seed)}/hard.jsonl"]
 
+    def part_tasks(self, part: str, agent: str, seed: str) -> list[str]:
+        """The questions that an agent attempts in one part of its evaluation."""
+        if part == "hard":
+            return self.hard_tasks(agent, seed)
+        return [f"{self.root}/data/{name}.jsonl" for name in (self.main if part == "main" else self.deep)]
+
+    def part_option(self, part: str) -> str:
+        """Hard training tasks are scored by rules, without a judge."""
+        return "--ruled-only" if part == "hard" else ""
+
     @property
     def ladder(self) -> list[str]:
         """The stages of the method whose figures are drawn: from the cold start to the full method (table 3)."""
