@@ -11,6 +11,7 @@ rule correct:
         tasks=PLAN.seed_tasks(),
         splits="results/{experiment}/data/splits.json",
         model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
+        teacher=PLAN.base_models(PLAN.config.roles.teacher),
         corpus=PLAN.corpus(),
     output:
         rows=temp(
@@ -25,6 +26,9 @@ rule correct:
         "containers/serve.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(
+            PLAN.base(wildcards.agent), PLAN.config.roles.teacher
+        ),
+        gpu_model=lambda wildcards: PLAN.gpu_model(
             PLAN.base(wildcards.agent), PLAN.config.roles.teacher
         ),
     params:

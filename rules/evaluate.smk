@@ -32,6 +32,7 @@ rule evaluate:
         "containers/serve.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+        gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
     params:
         fingerprint=lambda wildcards: PLAN.stage(
             "evaluate", wildcards.agent, wildcards.seed
@@ -118,6 +119,7 @@ rule judge:
     input:
         tasks="results/{experiment}/data/{benchmark}.jsonl",
         predictions=lambda wildcards: PLAN.predictions(wildcards.benchmark),
+        judge=PLAN.base_models(PLAN.config.roles.evaluation_judge),
     output:
         "results/{experiment}/verdicts/{benchmark}.jsonl",
     log:
@@ -126,6 +128,7 @@ rule judge:
         "containers/serve.sif"
     resources:
         gpu=PLAN.gpus(PLAN.config.roles.evaluation_judge),
+        gpu_model=PLAN.gpu_model(PLAN.config.roles.evaluation_judge),
     params:
         fingerprint=PLAN.judging(),
     shell:

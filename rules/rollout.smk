@@ -25,6 +25,7 @@ if PLAN.config.data.demonstrations.source == "rollout":
             "containers/serve.sif"
         resources:
             gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+            gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
         params:
             fingerprint=lambda wildcards: PLAN.stage("rollout", wildcards.agent),
         shell:

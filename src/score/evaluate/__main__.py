@@ -3,10 +3,10 @@
     python -m score.evaluate --config ... --agent score_sft --seed 0 --tasks data/math2.jsonl data/hop2.jsonl \
         --shard 1-of-2 --out results/micro/eval/score_sft/0/main.shards/1-of-2.jsonl ...
 
-One job loads the model once and attempts its share of all benchmarks; `score.gather` makes one file per benchmark. With `--ruled-only` questions that only a judge could
-decide are left out: the hard training tasks of figure 3b are scored by rules. One attempt is one attempt: nothing is
-retried until an answer appears (hazard 28). All benchmarks share one work file, so adding a benchmark runs that
-benchmark's questions only.
+One job loads the model once and attempts its share of all benchmarks; `score.gather` makes one file per benchmark.
+With `--ruled-only` questions that only a judge could decide are left out: the hard training tasks of figure 3b are
+scored by rules. One attempt is one attempt: nothing is retried until an answer appears (hazard 28). All benchmarks
+share one work file, so adding a benchmark runs that benchmark's questions only.
 """
 
 from __future__ import annotations
