@@ -21,7 +21,10 @@ one_timer(JobScheduler)
 # SystemExit, since Snakemake wraps any other exception in a traceback.
 onstart:
     try:
-        PLAN.start(workflow.executor_plugin.name)
+        PLAN.start(
+            workflow.executor_plugin.name,
+            arrays=getattr(workflow.executor_settings, "array_jobs", None),
+        )
     except (ScoreError, InfrastructureError) as error:
         sys.exit(f"error: {error}")
 
