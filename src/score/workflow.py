@@ -94,8 +94,8 @@ class Plan:
         for rule in rules:
             if len(counts := needs.get(rule, ())) > 1:
                 raise ScoreError(
-                    f"slurm-array-jobs: jobs of {rule!r} need {' or '.join(map(str, sorted(counts)))} GPUs, and an array "
-                    f"gives all of them the first one's; leave {rule!r} out of it"
+                    f"slurm-array-jobs: jobs of {rule!r} need {' or '.join(map(str, sorted(counts)))} GPUs, and a "
+                    f"job array gives all the first one's; leave {rule!r} out of it"
                 )
 
     def agents(self, method: str | None = None) -> list[str]:
