@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-TERMINAL = "BOOT_FAIL CANCELLED COMPLETED DEADLINE FAILED NODE_FAIL OUT_OF_MEMORY PREEMPTED TIMEOUT".split()
+TERMINAL = ["BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"]
 
 
 def call(*command: object, timeout: float = 30, **kwargs) -> str:

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from cluster.conftest import running
 
 HERE = Path(__file__).parent

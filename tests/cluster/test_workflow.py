@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import Cluster, call, wait_for
+
+from cluster.conftest import Cluster, call, wait_for
 
 ROOT = Path(__file__).parents[2]
 COMMAND = [
