@@ -5,7 +5,7 @@ sys.path.insert(0, f"{workflow.basedir}/src")
 
 from snakemake.scheduling.job_scheduler import JobScheduler
 
-from score.errors import ScoreError
+from score.errors import InfrastructureError, ScoreError
 from score.scheduling import one_timer
 from score.workflow import Plan, pattern
 
@@ -18,8 +18,22 @@ PLAN.share()
 one_timer(JobScheduler)
 
 
+# SystemExit, since Snakemake wraps any other exception in a traceback.
 onstart:
-    PLAN.start()
+    try:
+        PLAN.start(
+            workflow.executor_plugin.name,
+            arrays=getattr(workflow.executor_settings, "array_jobs", None),
+        )
+    except (ScoreError, InfrastructureError) as error:
+        sys.exit(f"error: {error}")
+
+
+# Shards of a stage, as many as `shards` of the config says or --set-scatter evaluate=8.
+scattergather:
+    rollout=PLAN.config.shards.rollout,
+    correct=PLAN.config.shards.correct,
+    evaluate=PLAN.config.shards.evaluate,
 
 
 wildcard_constraints:
@@ -27,7 +41,7 @@ wildcard_constraints:
     agent=pattern(PLAN.agents()),
     seed=pattern(map(str, PLAN.config.seeds)),
     benchmark=pattern(map(str, PLAN.all_benchmarks())),
-    part="cold_start|mentored",
+    part="cold_start|mentored|main|deep|hard",
     n="[123]",
 
 

@@ -99,9 +99,23 @@ else:
 
 
 localrules:
+    hub_model,
     smollm2,
     wiki_leads,
     splits,
+
+
+rule hub_model:
+    output:
+        "models/hub/{org}/{name}/{revision}.json",
+    log:
+        "logs/hub/{org}/{name}.{revision}.log",
+    retries: 2
+    container:
+        "containers/train.sif"
+    shell:
+        "HF_HUB_OFFLINE=0 python -m score.models.hub --name {wildcards.org}/{wildcards.name} --revision {wildcards.revision} "
+        "--out {output} > {log} 2>&1"
 
 
 rule smollm2:

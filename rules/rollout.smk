@@ -1,7 +1,10 @@
-# The teacher's demonstrations: its own rollouts, or published ones.
+# The teacher's demonstrations: its own rollouts, in shards, or published ones.
 
 
 if PLAN.config.data.demonstrations.source == "rollout":
+
+    localrules:
+        gather_rollout,
 
     rule rollout:
         input:
@@ -10,21 +13,47 @@ if PLAN.config.data.demonstrations.source == "rollout":
             model=lambda wildcards: PLAN.model_of(wildcards.agent, "0"),
             corpus=PLAN.corpus(),
         output:
-            trajectories="results/{experiment}/rollout/{agent}/{part}.jsonl",
-            provenance="results/{experiment}/rollout/{agent}/{part}.provenance.json",
+            rows=temp(
+                "results/{experiment}/rollout/{agent}/{part}.shards/{scatteritem}.jsonl"
+            ),
+            record=temp(
+                "results/{experiment}/rollout/{agent}/{part}.shards/{scatteritem}.json"
+            ),
         log:
-            "results/{experiment}/logs/rollout/{agent}/{part}.log",
+            "results/{experiment}/logs/rollout/{agent}/{part}.{scatteritem}.log",
         container:
             "containers/serve.sif"
         resources:
             gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+            gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
         params:
             fingerprint=lambda wildcards: PLAN.stage("rollout", wildcards.agent),
         shell:
             'python -m score.rollout --config "$SCORE_CONFIG" --agent {wildcards.agent} --root results/{wildcards.experiment} '
             "--work results/{wildcards.experiment}/work/rollout/{wildcards.agent}-{params.fingerprint} --tasks {input.tasks} "
-            "--splits {input.splits} --part {wildcards.part} --out {output.trajectories} --provenance {output.provenance} "
-            "2>&1 | tee {log} >&2"
+            "--splits {input.splits} --part {wildcards.part} --shard {wildcards.scatteritem} --out {output.rows} "
+            "--provenance {output.record} 2>&1 | tee {log} >&2"
+
+    rule gather_rollout:
+        input:
+            rows=gather.rollout(
+                "results/{{experiment}}/rollout/{{agent}}/{{part}}.shards/{scatteritem}.jsonl"
+            ),
+            records=gather.rollout(
+                "results/{{experiment}}/rollout/{{agent}}/{{part}}.shards/{scatteritem}.json"
+            ),
+        output:
+            trajectories="results/{experiment}/rollout/{agent}/{part}.jsonl",
+            provenance="results/{experiment}/rollout/{agent}/{part}.provenance.json",
+        log:
+            "results/{experiment}/logs/rollout/{agent}/{part}.log",
+        container:
+            "containers/core.sif"
+        params:
+            fingerprint=lambda wildcards: PLAN.stage("rollout", wildcards.agent),
+        shell:
+            "python -m score.gather rollout --rows {input.rows} --records {input.records} --out {output.trajectories} "
+            "--provenance {output.provenance} > {log} 2>&1"
 
 else:
 

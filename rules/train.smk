@@ -17,6 +17,7 @@ rule sft:
         "containers/train.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+        gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
     params:
         fingerprint=lambda wildcards: PLAN.stage("sft", wildcards.agent, wildcards.seed),
     shell:
@@ -32,6 +33,7 @@ rule grpo:
         start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
         tasks=PLAN.seed_tasks(),
         splits="results/{experiment}/data/splits.json",
+        judge=PLAN.base_models(PLAN.config.roles.reward_judge),
         corpus=PLAN.corpus(),
     output:
         model=directory("results/{experiment}/train/{agent}-s{seed}/model"),
@@ -46,6 +48,9 @@ rule grpo:
         "containers/train.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(
+            PLAN.base(wildcards.agent), PLAN.config.roles.reward_judge
+        ),
+        gpu_model=lambda wildcards: PLAN.gpu_model(
             PLAN.base(wildcards.agent), PLAN.config.roles.reward_judge
         ),
     params:
@@ -75,6 +80,7 @@ rule dpo:
         "containers/train.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+        gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
     params:
         fingerprint=lambda wildcards: PLAN.stage("dpo", wildcards.agent, wildcards.seed),
     shell:
@@ -97,6 +103,7 @@ rule variance:
         "containers/train.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+        gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
     params:
         fingerprint=lambda wildcards: PLAN.stage(
             "variance", wildcards.agent, wildcards.seed

@@ -23,6 +23,8 @@ _EPISODE = (
         "agent/drivers.py",
         "agent/sessions.py",
         "attempts.py",
+        "shards.py",
+        "gather.py",
         "prompts/agent.yaml",
     ),
     *("engine/__init__.py", "engine/codec.py", "engine/transformers.py", "engine/openai.py"),

@@ -45,10 +45,13 @@ def git_commit() -> str | None:
 
 
 def model_digest(path: str, revision: str | None = None) -> str:
-    """sha256 over a model folder's weights and config; `name@revision` for a hub name."""
+    """sha256 over a model folder's weights and config; `name@commit` for a hub name, or its revision if the cache has
+    no commit for it."""
     folder = Path(path)
     if not folder.is_dir():
-        return f"{path}@{revision or 'main'}"
+        home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+        known = home / "hub" / f"models--{path.replace('/', '--')}" / "refs" / (revision or "main")
+        return f"{path}@{known.read_text().strip() if known.is_file() else revision or 'main'}"
     recorded = folder / _DIGEST_FILE
     if recorded.exists():
         return json.loads(recorded.read_text(encoding="utf-8"))["sha256"]

@@ -10,16 +10,18 @@ import json
 import os
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from score import fingerprint, fresh
+from score.cluster import queue, site
 from score.config import Agent, Config, lineage, load
 from score.config.__main__ import dump
 from score.config.load import nearest
-from score.config.schema import Ablation
+from score.config.schema import Ablation, Model
 from score.data import benchmarks
+from score.engine import BASE_STUDENT
 from score.errors import ScoreError
 from score.jsonl import write_text
 from score.records import content_key
@@ -38,29 +40,63 @@ class Plan:
         asked = [lineage.named(self.config, word) for word in self.config.fresh] if main else []
         runs = [run for name in asked for run in (name, *(lineage.run(name, seed) for seed in self.config.seeds))]
         self._main, self._fresh = main, fresh.counts(Path(self.root), runs)
+        self.site = site.read()
         self.micro = self.config.data.generated
         self.main = [b for b in self.config.benchmarks if benchmarks.get(b).group in MAIN_GROUPS]
         self.deep = [b for b in self.config.benchmarks if b not in self.main]
 
     def share(self) -> None:
-        """Lets jobs import this package and read this config: they inherit both from this process, on a cluster too.
+        """Lets jobs import this package, read this config and know the site: they inherit it all from this process,
+        on a cluster too, where each job calls this again with the variables that SLURM gave it.
 
         The config is no input file of any rule: it would be newer than everything at each change. What a rule depends
         on is in its params as a fingerprint. The file is named after its content, so that another invocation with
         another config cannot change it under a running job.
         """
-        source = str(Path(__file__).parents[1])
-        others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part not in ("", source)]
-        os.environ["PYTHONPATH"] = os.pathsep.join([source, *others])
+        source = Path(__file__).parents[1]
+        others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part not in ("", str(source))]
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(source), *others])
         path = Path(self.root, "work", "config", f"{content_key(self.resolved())}.yaml")
         if not path.exists():
             write_text(path, self.resolved())
         os.environ["SCORE_CONFIG"] = str(path)
+        if self.site and self._main:
+            os.environ.update(site.submission(self.site, site.path()))
+        os.environ.update(site.environment(self.site, self.config, os.environ, source=source, job=not self._main))
 
-    def start(self) -> None:
-        """Called when jobs are about to run, and by every job."""
-        if self._main:
-            fresh.remember(Path(self.root), self._fresh)
+    def start(self, executor: str, arrays: str | None = None) -> None:
+        """Called when jobs are about to run.
+
+        Args:
+            executor: "local", "slurm", ...
+            arrays: rules whose SLURM jobs are sent as job arrays, as the profile names them.
+        Raises:
+            ScoreError: the experiment is running already, or an array would give jobs the GPUs of others.
+            InfrastructureError: SLURM does not answer.
+        """
+        if not self._main:
+            return
+        self._check_arrays(re.findall(r"\w+", arrays or ""))
+        self._claim = queue.claim(Path(self.root))
+        if executor == "slurm":
+            queue.cancel_orphans(Path(self.root))
+        fresh.remember(Path(self.root), self._fresh)
+
+    def _check_arrays(self, rules: Sequence[str]) -> None:
+        """All jobs of a SLURM array get what its first one asks for, so they must ask for the same."""
+        teacher = self.config.roles.teacher
+        actors = {agent.name: self.base(agent.name) for agent in self.config.agents}
+        students = [actors[agent.name] for agent in self.config.agents if agent.data == "cold_start"]
+        needs = {
+            "evaluate": {self.gpus(model) for model in actors.values()},
+            "correct": {self.gpus(model, teacher) for model in students},
+        }
+        for rule in rules:
+            if len(counts := needs.get(rule, ())) > 1:
+                raise ScoreError(
+                    f"slurm-array-jobs: jobs of {rule!r} need {' or '.join(map(str, sorted(counts)))} GPUs, and a "
+                    f"job array gives all the first one's; leave {rule!r} out of it"
+                )
 
     def agents(self, method: str | None = None) -> list[str]:
         """Names of agents, by method; those without rows included, as others may start from them."""
@@ -174,12 +210,16 @@ class Plan:
         return f"{self.root}/data/raw/{known[wildcards.name]}"
 
     def model_of(self, agent: str, seed: str) -> list[str]:
-        """The model folder that an agent acts with, where a rule makes it; nothing for a hub name or a shipped
-        model."""
+        """The model that an agent acts with, where a rule makes or fetches it; nothing for a user's own."""
         if lineage.agent(self.config, agent).method != "prompt":
             return [f"{self.root}/train/{lineage.run(agent, seed)}/model"]
-        path = self.config.models[self.base(agent)].path or ""
-        return [path] if path.startswith(MADE_MODELS) else []
+        return self.base_models(self.base(agent))
+
+    def base_models(self, *models: str | None) -> list[str]:
+        """What a rule makes of some entries of `models`: a converted folder, or the record of a download from the
+        hub."""
+        wanted = [self.config.models[name] for name in models if name is not None]
+        return list(dict.fromkeys(path for model in wanted if (path := _made(model))))
 
     def corpus(self) -> list[str]:
         """The local search corpus that acting needs, if any."""
@@ -202,9 +242,8 @@ class Plan:
         return [f"{self.root}/rollout/{teacher}/{part}.jsonl" for part in parts]
 
     def student_folder(self) -> list[str]:
-        """The same where a rule makes it; nothing for a hub name."""
-        path = self.student_tokenizer()
-        return [path] if path.startswith(MADE_MODELS) else []
+        """The same where a rule makes or fetches it."""
+        return self.base_models(self.base(self._cold_started()))
 
     def student_tokenizer(self) -> str:
         """Model folder or hub name whose tokenizer measures published demonstrations."""
@@ -220,6 +259,16 @@ class Plan:
     def hard_tasks(self, agent: str, seed: str) -> list[str]:
         """The hard tasks that were kept out of the training of an agent and of the one it was corrected as."""
         return [f"{self.corrections(agent, seed)}/hard.jsonl"]
+
+    def part_tasks(self, part: str, agent: str, seed: str) -> list[str]:
+        """The questions that an agent attempts in one part of its evaluation."""
+        if part == "hard":
+            return self.hard_tasks(agent, seed)
+        return [f"{self.root}/data/{name}.jsonl" for name in (self.main if part == "main" else self.deep)]
+
+    def part_option(self, part: str) -> str:
+        """Hard training tasks are scored by rules, without a judge."""
+        return "--ruled-only" if part == "hard" else ""
 
     @property
     def ladder(self) -> list[str]:
@@ -290,6 +339,10 @@ class Plan:
         """GPUs that a job with these models takes."""
         return sum(self.config.models[name].gpus for name in models if name is not None)
 
+    def gpu_model(self, *models: str | None) -> str:
+        """The GPU type that the site wants named, for a job that takes GPUs."""
+        return (self.site and self.site.gpu_model) or "" if self.gpus(*models) else ""
+
     def code(self, name: str) -> str:
         """A fingerprint of the modules behind a stage that has no agent."""
         return fingerprint.code(fingerprint.CODE[name])
@@ -321,6 +374,18 @@ NEEDS = {
     "baselines": "an agent with `baseline: true`",
 }
 """Targets that exist only where the config has something for them."""
+
+
+def _made(model: Model) -> str | None:
+    """The path by which a rule makes or fetches a model; None for a remote one, a user's folder, a shipped one."""
+    path = model.path or ""
+    if path.startswith(MADE_MODELS):
+        return path
+    if model.engine not in ("vllm", "transformers") or path == BASE_STUDENT or path.startswith((".", "/", "~", "$")):
+        return None
+    if path.count("/") != 1 or Path(path).is_dir():
+        return None
+    return f"{MADE_MODELS}hub/{path}/{model.revision or 'main'}.json"
 
 
 def seed_name(path: str) -> str:

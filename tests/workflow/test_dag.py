@@ -46,7 +46,7 @@ def killed_run():
     workflow = subprocess.Popen([*COMMAND], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and workflow.poll() is None:
-        kept = [path for path in RESULTS.glob("work/correct/*/attempts.jsonl") if path.stat().st_size > 0]
+        kept = [path for path in RESULTS.glob("work/correct/*/attempts.1-of-1.jsonl") if path.stat().st_size > 0]
         if kept:
             break
         time.sleep(0.2)
@@ -77,11 +77,11 @@ def test_a_killed_workflow_leaves_no_job_behind(killed_run):
 def test_a_killed_run_continues_with_what_it_had(killed_run, finished):
     keys = {
         row["key"]
-        for path in RESULTS.glob("work/correct/*/attempts.jsonl")
+        for path in RESULTS.glob("work/correct/*/attempts.1-of-1.jsonl")
         for row in rows(str(path.relative_to(RESULTS)))
     }
     assert killed_run <= keys
-    assert "found finished" in (RESULTS / "logs/correct/bc20-s0.log").read_text()
+    assert "found finished" in (RESULTS / "logs/correct/bc20-s0.1-of-1.log").read_text()
 
 
 def test_repeating_it_runs_nothing_and_says_so(finished):

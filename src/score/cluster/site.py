@@ -1,0 +1,142 @@
+"""What a cluster calls its things: one short file per site, and the environment that jobs get from it.
+
+The file is `site.yaml` beside the Snakefile (`$SCORE_SITE` names another); `profiles/slurm/site.example.yaml` is one to
+copy. Everything else about SLURM is in `profiles/slurm/profile.yaml`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import Field, ValidationError
+
+from score.config.load import nearest, one_line
+from score.config.schema import Config, Section
+from score.errors import ScoreError
+
+FILE = "site.yaml"
+EXAMPLE = "profiles/slurm/site.example.yaml"
+_ALWAYS = (
+    *("SCORE_CONFIG", "SCORE_IMAGE_SHA256", "PYTHONPATH", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "TMPDIR"),
+    *("HF_HOME", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PYTHONUTF8"),
+)
+_BACKEND_KEYS = {"serper": ("SERPER_API_KEY",), "tavily": ("TAVILY_API_KEY",)}
+
+
+class Site(Section):
+    account: str | None = Field(None, description="SLURM account; null where there are none")
+    qos: str | None = Field(None, description="quality of service, where a site wants one named")
+    partitions: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="partition -> its limits, in the words of the SLURM executor plugin"
+    )
+    gpu_model: str | None = Field(None, description="GPU type as SLURM calls it, where a partition has several")
+    scratch: str | None = Field(None, description="node-local folder for temporary files; may name $VARIABLES")
+    models: str | None = Field(None, description="shared folder of downloaded models (HF_HOME); may name $VARIABLES")
+    variant: Literal["cuda", "cpu"] = Field("cuda", description="which images are built and used")
+    binds: list[str] = Field(default_factory=list, description="further folders that jobs see")
+    environment: list[str] = Field(default_factory=list, description="further variables that jobs get, by name")
+
+
+def path(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the site file is, whether it exists or not."""
+    return Path(environ.get("SCORE_SITE") or FILE)
+
+
+def read(file: Path | None = None) -> Site | None:
+    """The site, or None where there is no site file. Raises `ScoreError` with one line that names the first mistake."""
+    file = path() if file is None else file
+    if not file.exists():
+        if "SCORE_SITE" in os.environ:
+            raise ScoreError(f"SCORE_SITE: {file}: no such file; copy {EXAMPLE}")
+        return None
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ScoreError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    try:
+        site = Site.model_validate(raw or {})
+    except ValidationError as error:
+        raise ScoreError(one_line(error, Site, str(file))) from None
+    for name, limits in site.partitions.items():
+        for key in limits:
+            if key not in _limits():
+                raise ScoreError(f"{file}: partitions.{name}.{key}: unknown limit; {nearest(key, _limits())}")
+    return site
+
+
+def _limits() -> list[str]:
+    from snakemake_executor_plugin_slurm.partitions import PartitionLimits
+
+    return [*(field.name for field in dataclasses.fields(PartitionLimits)), "cluster"]
+
+
+def submission(site: Site, file: Path) -> dict[str, str]:
+    """Variables that sbatch and the executor plugin read: account, quality of service, and how to choose a
+    partition."""
+    named = {"SBATCH_ACCOUNT": site.account, "SBATCH_QOS": site.qos, "SNAKEMAKE_SLURM_PARTITIONS": str(file.resolve())}
+    return {name: value for name, value in named.items() if value}
+
+
+def environment(
+    site: Site | None, config: Config, environ: Mapping[str, str], *, source: Path, job: bool
+) -> dict[str, str]:
+    """Variables that reach the models: folders, offline mode, and what a container lets through.
+
+    Args:
+        environ: the process's own variables, `SCORE_CONFIG` and `PYTHONPATH` among them.
+        source: the folder that holds this package.
+        job: on a compute node (its scratch folder exists there alone).
+    Raises:
+        ScoreError: the scratch folder names a variable that the node does not have.
+    """
+    ours = {"HF_HUB_OFFLINE": environ.get("HF_HUB_OFFLINE", "1")}
+    if site and site.models:
+        ours["HF_HOME"] = os.path.abspath(_expand(site.models, environ, "models"))
+    if site and site.scratch and job:
+        ours["TMPDIR"] = _expand(site.scratch, environ, "scratch")
+    seen = {**environ, **ours}
+    passed = [*_ALWAYS, *keys(config), *(site.environment if site else ())]
+    folders = [source, *(ours[name] for name in ("HF_HOME", "TMPDIR") if name in ours), *_folders(config, seen)]
+    folders += [os.path.expandvars(folder) for folder in (site.binds if site else ())]
+    there = dict.fromkeys(os.path.abspath(folder) for folder in map(str, folders) if os.path.isdir(folder))
+    given = [part for part in environ.get("APPTAINER_BIND", "").split(",") if part and part not in there]
+    ours["APPTAINER_BIND"] = ",".join([*given, *there])
+    return ours | {f"APPTAINERENV_{name}": seen[name] for name in dict.fromkeys(passed) if name in seen}
+
+
+def keys(config: Config) -> list[str]:
+    """Environment variables that the config's models, search and judges read."""
+    search = config.search
+    endpoints = [model.api_key_env for model in config.models.values() if model.engine == "endpoint"]
+    named = [name for text in (search.url, search.cache) if text for name in re.findall(r"\$\{?(\w+)", text)]
+    return list(dict.fromkeys([*endpoints, *_BACKEND_KEYS.get(search.backend, ()), *named]))
+
+
+def _folders(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
+    """Folders outside the working directory that the config names."""
+    for text in (config.search.cache, config.search.corpus and os.path.dirname(config.search.corpus)):
+        if text:
+            yield os.path.expandvars(text)
+    if config.data.source and "://" not in config.data.source:
+        yield config.data.source
+    for model in config.models.values():
+        if model.path and os.path.isabs(model.path):
+            yield model.path
+
+
+def _expand(text: str, environ: Mapping[str, str], key: str) -> str:
+    """`text` with $VARIABLES replaced."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in environ:
+            raise ScoreError(f"{path()}: {key}: ${name} is not set here")
+        return environ[name]
+
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", value, text)
