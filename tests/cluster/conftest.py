@@ -10,7 +10,11 @@ from pathlib import Path
 
 import pytest
 
+<<<<<<< HEAD
 TERMINAL = ["BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"]
+=======
+TERMINAL = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
+>>>>>>> 2e1f345c2b6077def247780f5cd71b3984d2002c
 
 
 def call(*command: object, timeout: float = 30, **kwargs) -> str:
@@ -31,6 +35,14 @@ def wait_for(predicate: Callable[[], object], timeout: float = 60, what: str = "
     return value
 
 
+def running(pid: int) -> bool:
+    """Whether a process is there and no zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
 class Cluster:
     """One running test cluster: its folder, and what a test does to it."""
 
@@ -41,6 +53,7 @@ class Cluster:
         self.submitted: list[str] = []
 
     wait_for = staticmethod(wait_for)
+    running = staticmethod(running)
 
     def scontrol(self, *args: object) -> str:
         return call("scontrol", *args)
@@ -92,7 +105,7 @@ class Cluster:
         # Its output goes nowhere: a pipe that a daemon keeps open would never end.
         quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, "stdin": subprocess.DEVNULL}
         subprocess.run(["slurmctld", "-f", self.conf], check=True, timeout=30, **quiet)
-        wait_for(lambda: answers(), 30, "slurmctld to answer")
+        wait_for(answers, 30, "slurmctld to answer")
 
     def restart_controller(self) -> None:
         """Ends slurmctld and starts it again; jobs are recovered from the state that it saved."""
@@ -108,14 +121,6 @@ class Cluster:
             call("scancel", *left)
         self.resume()
         wait_for(lambda: not self.squeue().keys() & set(self.submitted), 60, "this test's jobs to end")
-
-
-def running(pid: int) -> bool:
-    """Whether a process is there and no zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
-    except OSError:
-        return False
 
 
 def answers() -> bool:

@@ -28,7 +28,7 @@ install_packages() {
     printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 755 "$policy"
   fi
   timeout 300 apt-get update -qq || fail "apt-get update failed: look at the sources in /etc/apt"
-  timeout 900 apt-get install -y -qq --no-install-recommends "${missing[@]}" >"$work/apt.log" 2>&1 \
+  timeout 900 apt-get install -y -qq -o DPkg::Lock::Timeout=120 --no-install-recommends "${missing[@]}" >"$work/apt.log" 2>&1 \
     || { tail -n 5 "$work/apt.log" >&2; fail "apt-get could not install: ${missing[*]}"; }
 }
 

@@ -72,8 +72,13 @@ PartitionName=cpu Nodes=$host MaxTime=INFINITE DefaultTime=60 OverSubscribe=NO P
 CONF
 # A GPU needs a device file, else the node drains ("count reported lower than configured"); terminals are on every machine.
 echo 'Name=gpu File=/dev/tty[0-7]' >"$folder/gres.conf"
+# Snakemake's job step drops SLURM_CONF before it calls srun, which would then look for a cluster of /etc/slurm: this srun remembers.
+mkdir -p "$folder/bin"
+printf '#!/bin/sh\nSLURM_CONF=%s exec %s "$@"\n' "$SLURM_CONF" "$(PATH=/usr/bin:/bin command -v srun)" >"$folder/bin/srun"
+chmod 755 "$folder/bin/srun"
 cat >"$folder/env.sh" <<ENV
 export SLURM_CONF=$folder/slurm.conf SCORE_CLUSTER=$folder APPTAINER_USERNS=1
+case ":\$PATH:" in *":$folder/bin:"*) ;; *) PATH="$folder/bin:\$PATH" ;; esac
 ENV
 
 trap 'tail -n 5 "$folder"/log/*.log >&2; bash "$here/stop.sh" "$folder" >&2; fail "the cluster did not start; its logs are in $folder/log"' ERR

@@ -68,5 +68,5 @@ end 5 daemons munged
 
 left=$(daemons slurmctld slurmd munged; others)
 [ -z "$left" ] || { echo "error: these processes of $folder are still there: $(echo "$left" | tr '\n' ' ')" >&2; exit 1; }
-rm -rf "${folder:?}"/{munge,spool,state,run,slurm.conf,gres.conf,env.sh}
+rm -rf "${folder:?}"/{bin,munge,spool,state,run,slurm.conf,gres.conf,env.sh}
 echo "the cluster in $folder is down; its logs are in $folder/log"

@@ -1,13 +1,13 @@
-"""The test cluster is what it claims to be: scheduling, limits and recovery are SLURM's own, only the GPUs are numbers."""
+"""The test cluster is what it claims to be: scheduling, limits and recovery are SLURM's; only the GPUs are numbers."""
 
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
-
-from cluster.conftest import running
 
 HERE = Path(__file__).parent
 pytestmark = pytest.mark.slurm
@@ -55,7 +55,7 @@ def test_a_partition_of_higher_tier_preempts(cluster, tmp_path):
     starts = tmp_path / "starts"
     cluster.scontrol("update", "PartitionName=gpu", "PriorityTier=10")
     try:
-        low = cluster.submit(f"echo x >>{starts}; sleep 600", "--partition=cpu", "--cpus-per-task=16", "--requeue")
+        cluster.submit(f"echo x >>{starts}; sleep 600", "--partition=cpu", "--cpus-per-task=16", "--requeue")
         cluster.wait_for(starts.exists, 60, "the job of the lower tier")
         high = cluster.submit("true", "--partition=gpu", "--cpus-per-task=16")
         assert cluster.wait_end(high) == "COMPLETED"
@@ -110,12 +110,9 @@ rule a:
     resources: slurm_partition="cpu"
     shell: "echo $SLURM_JOB_ID $SLURM_JOB_PARTITION >{output}"
 """)
-    options = (
-        "--executor slurm --slurm-no-account --slurm-status-command squeue --default-resources mem_mb=500 runtime=5"
-    )
-    options += (
-        " --slurm-init-seconds-before-status-checks 3 --seconds-between-status-checks 2 --jobs 4 --latency-wait 10"
-    )
+    options = """--executor slurm --slurm-no-account --slurm-status-command squeue --jobs 4 --latency-wait 10
+        --slurm-init-seconds-before-status-checks 3 --seconds-between-status-checks 2
+        --default-resources mem_mb=500 runtime=5"""
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", *options.split()], cwd=tmp_path, capture_output=True, text=True, timeout=200
     )
@@ -124,6 +121,30 @@ rule a:
     assert first != second
     assert partition == "cpu"
     assert len(set(gpus.split(","))) == 2
+
+
+@pytest.mark.skipif(not shutil.which("apptainer"), reason="Apptainer is not installed (tests/cluster/install.sh)")
+def test_an_ordinary_user_builds_an_image_and_a_job_runs_it(cluster, tmp_path):
+    """Fakeroot, %post, mounting and SLURM's environment inside, with an image of one shell: no download, no minutes."""
+    folder = Path(tempfile.mkdtemp(prefix="score-image-", dir="/tmp"))
+    try:
+        libraries = subprocess.run(["ldd", "/bin/sh"], capture_output=True, text=True, check=True).stdout
+        files = ["/bin/sh", *(word for word in libraries.split() if word.startswith("/"))]
+        copies = "\n".join(f"  {os.path.realpath(file)} {file}" for file in files)
+        (folder / "x.def").write_text(f"Bootstrap: scratch\n\n%files\n{copies}\n\n%post\n  echo built >/built\n")
+        shutil.chown(folder, "score-build")
+        build = ["runuser", "-u", "score-build", "--", "apptainer", "build", "--fakeroot", "x.sif", "x.def"]
+        done = subprocess.run(build, cwd=folder, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stderr[-2000:]
+        inside = "read word </built; echo $word $CUDA_VISIBLE_DEVICES"
+        run = f"APPTAINER_USERNS=1 apptainer exec {folder}/x.sif /bin/sh -c '{inside}' >{tmp_path}/out"
+        job = cluster.submit(run, "--partition=gpu", "--gpus=2", log=tmp_path / "log")
+        assert cluster.wait_end(job) == "COMPLETED", (tmp_path / "log").read_text()
+        word, gpus = (tmp_path / "out").read_text().split()
+        assert word == "built"
+        assert len(set(gpus.split(","))) == 2
+    finally:
+        shutil.rmtree(folder)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="starting a second cluster needs root")
@@ -152,7 +173,7 @@ def test_stop_leaves_nothing(cluster):
         pids = [child, *(int(word) for word in daemons if word.isdigit())]
         done = script("stop.sh", str(folder))
         assert done.returncode == 0, done.stderr
-        assert [pid for pid in pids if running(pid)] == []
+        assert [pid for pid in pids if cluster.running(pid)] == []
         assert sorted(path.name for path in folder.iterdir()) == ["child", "lock", "log"]
     finally:
         script("stop.sh", str(folder))
