@@ -33,6 +33,7 @@ finish() {
     kill -INT -- "-$child" 2>/dev/null || true
     timeout 30 tail --pid="$child" -f /dev/null || true
     kill -KILL -- "-$child" 2>/dev/null || true
+    wait "$child" 2>/dev/null || true
   fi
   # A cluster that ran before made start.sh fail: it is not ours to stop.
   if [ -n "$fresh$started" ]; then bash "$here/stop.sh" "$folder" || code=1; fi
@@ -47,8 +48,9 @@ started=yes
 # shellcheck disable=SC1091  # written by start.sh
 . "$folder/env.sh"
 # In the background and a group of its own: a shell that waits in the foreground hears a signal only when the command is over.
+# It hears INT even if this script was itself started in the background, where shells ignore it.
 set -m
-SCORE_CLUSTER_REQUIRED=1 "$@" </dev/null &
+env --default-signal=INT SCORE_CLUSTER_REQUIRED=1 "$@" </dev/null &
 child=$!
 set +m
 code=0
