@@ -10,11 +10,7 @@ from pathlib import Path
 
 import pytest
 
-<<<<<<< HEAD
-TERMINAL = ["BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PREEMPTED", "TIMEOUT"]
-=======
 TERMINAL = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
->>>>>>> 2e1f345c2b6077def247780f5cd71b3984d2002c
 
 
 def call(*command: object, timeout: float = 30, **kwargs) -> str:
