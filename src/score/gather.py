@@ -52,12 +52,12 @@ def corrections(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
 
 def evaluation(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
     """Writes one file per benchmark; returns how the attempts stopped."""
-    left = iter(rows)
+    asked = [(path, task) for path in args.tasks for task in questions(path, ruled_only=args.ruled_only)]
+    if [row["task"]["id"] for row in rows] != [task.id for _, task in asked]:
+        files = ", ".join(map(str, args.tasks))
+        raise ScoreError(f"{args.rows[0].parent}: attempts at other questions than those of {files}")
     for path in args.tasks:
-        mine = [(task, next(left, None)) for task in questions(path, ruled_only=args.ruled_only)]
-        if any(row is None or row["task"]["id"] != task.id for task, row in mine):
-            raise ScoreError(f"{args.rows[0].parent}: attempts at other questions than those of {path}")
-        write_rows(args.out_dir / path.name, [row for _, row in mine])
+        write_rows(args.out_dir / path.name, [row for (of, _), row in zip(asked, rows, strict=True) if of == path])
     return {"stops": dict(Counter(row["stop"] for row in rows))}
 
 
