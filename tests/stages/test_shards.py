@@ -61,7 +61,7 @@ def test_shards_of_different_lists_are_refused_by_name(rows, count, data):
 
 
 def test_the_shard_that_lacks_rows_is_named():
-    with pytest.raises(ScoreError, match="^shard 2-of-3 has 1 rows, not 2; remove it to redo it$"):
+    with pytest.raises(ScoreError, match=r"^shard 2-of-3 has 1 rows, not 2; remove it to redo it$"):
         join([[0, 3], [1], [2, 5]])
 
 
