@@ -1,4 +1,4 @@
-"""One workflow per experiment; what a dead one left in the queue is found, cancelled and waited for, and nothing else."""
+"""One workflow per experiment; what a dead one left in the queue is found, cancelled and waited for, nothing else."""
 
 import errno
 import fcntl
@@ -141,7 +141,14 @@ def test_a_slurm_that_does_not_answer_is_one_line(tmp_path, monkeypatch, script,
 
 # The claim, with real processes.
 
-HOLD = "import sys, time; from pathlib import Path; from score.cluster.queue import claim; claim(Path(sys.argv[1])); print('held', flush=True); time.sleep(100)"  # fmt: skip
+HOLD = """
+import sys, time
+from pathlib import Path
+from score.cluster.queue import claim
+claim(Path(sys.argv[1]))
+print("held", flush=True)
+time.sleep(100)
+"""
 
 
 @pytest.fixture
