@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, nargs="+", required=True, help="the shards' rows, from 1-of-N to N-of-N")
     parser.add_argument("--records", type=Path, nargs="+", required=True, help="the shards' provenance")
     parser.add_argument("--provenance", type=Path, required=True)
+    parser.add_argument("--fingerprint", required=True, help="of the stage's settings and code, for the provenance")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--out-dir", type=Path)
     parser.add_argument("--config", type=Path, help="corrections: the resolved config")
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = join([read_rows(path) for path in args.rows])
     counts = STAGES[args.stage](rows, args)
     records = [json.loads(path.read_text(encoding="utf-8")) for path in args.records]
-    write(args.provenance, merge(records) | counts)
+    write(args.provenance, merge(records) | counts | {"fingerprint": args.fingerprint})
 
 
 if __name__ == "__main__":
