@@ -187,7 +187,8 @@ class Folder:
         rows, records = ([part.with_suffix(suffix) for part in parts] for suffix in (".jsonl", ".json"))
         words = [stage, "--rows", *rows, "--records", *records, "--config", self.path / "config.yaml"]
         words += ["--tasks", *self.benchmarks, "--out", out / "rows.jsonl", "--out-dir", out]
-        gather.main([str(word) for word in (*words, "--provenance", self.path / f"{stage}.provenance.json")])
+        words += ["--provenance", self.path / f"{stage}.provenance.json", "--fingerprint", "of the stage"]
+        gather.main([str(word) for word in words])
         return {path.name: path.read_bytes() for path in out.iterdir()}
 
     def provenance(self, stage: str) -> dict:
@@ -210,6 +211,7 @@ def test_the_number_of_shards_leaves_no_trace_in_the_result(tmp_path, models, st
     counts = [Folder(tmp_path / str(n)).provenance(stage) for n in (1, 3, 8)]
     assert [record.pop("shards") for record in counts] == [1, 3, 8]
     assert counts[0] == counts[1] == counts[2]
+    assert counts[0]["fingerprint"] == "of the stage"
 
 
 @pytest.mark.parametrize("stage", ["rollout", "corrections", "evaluation"])
