@@ -6,6 +6,7 @@ All paths are written out here or in the rules as `results/<experiment>/<stage>/
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -371,11 +372,7 @@ class Plan:
 
     def image(self, name: str) -> str:
         """The digest of an image's recipe, for the params of the rules that run in it; nothing if none do."""
-        if not self._images:
-            return ""
-        from score.cluster import images
-
-        return images.recipe(name, self.site.variant if self.site else "cuda")
+        return _recipe(name, self.site.variant if self.site else "cuda") if self._images else ""
 
     def gpus(self, *models: str | None) -> int:
         """GPUs that a job with these models takes."""
@@ -428,6 +425,13 @@ def _made(model: Model) -> str | None:
     if path.count("/") != 1 or Path(path).is_dir():
         return None
     return f"{MADE_MODELS}hub/{path}/{model.revision or 'main'}.json"
+
+
+@functools.cache
+def _recipe(name: str, variant: str) -> str:
+    from score.cluster import images
+
+    return images.recipe(name, variant)
 
 
 def _json(path: Path) -> dict[str, Any]:

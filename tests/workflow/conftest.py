@@ -27,8 +27,14 @@ COMMAND = [
 
 
 def run(*args: str, timeout: float = 500, folder: Path = ROOT) -> subprocess.CompletedProcess:
-    ours = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}  # which may name another copy
+    ours = with_apptainer()
+    ours.pop("PYTHONPATH", None)  # it may name another copy
     return subprocess.run([*COMMAND, *args], cwd=folder, capture_output=True, text=True, timeout=timeout, env=ours)
+
+
+def with_apptainer() -> dict[str, str]:
+    """The environment, with an Apptainer on PATH that is enough for a dry run."""
+    return os.environ | {"PATH": os.pathsep.join([str(ROOT / "tests/workflow/bin"), os.environ["PATH"]])}
 
 
 @pytest.fixture(scope="session")
@@ -76,6 +82,9 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def copy(self, folder: Path) -> "Project":
+        return Project(_copy(self.folder, folder))
+
     def run(self, *args: str) -> subprocess.CompletedProcess:
         return run(*args, folder=self.folder)
 
@@ -119,7 +128,7 @@ def original(finished, tmp_path_factory) -> Project:
 @pytest.fixture
 def project(original, tmp_path) -> Project:
     """A copy for one test."""
-    return Project(_copy(original.folder, tmp_path / "project"))
+    return original.copy(tmp_path / "project")
 
 
 def _copy(source: Path, target: Path) -> Path:

@@ -10,13 +10,14 @@ from snakemake.iocontainers import Wildcards
 
 from score.config.load import merge
 from score.workflow import Plan
+from workflow.conftest import with_apptainer
 
 ROOT = Path(__file__).parents[2]
 
 
 def snakemake(*args: str, timeout: float = 60) -> subprocess.CompletedProcess:
     command = ["snakemake", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=with_apptainer())
 
 
 def rules_of(dry_run: subprocess.CompletedProcess) -> dict[str, int]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from workflow.conftest import Job
+from workflow.conftest import Job, Project
 
 pytestmark = [pytest.mark.dag, pytest.mark.timeout(600)]
 
@@ -181,6 +181,56 @@ def test_what_runs_again_is_split_as_it_is_now(original):
         everything = original.plan("--config", "shards={evaluate: 3}")
     assert shards == {job.wildcards["scatteritem"] for job in everything if job.rule == "evaluate"}
     assert shards == {"1-of-3", "2-of-3", "3-of-3"}
+
+
+# Images.
+
+APPTAINER = ("--software-deployment-method", "apptainer")
+
+
+def one_more_step(text: str) -> str:
+    return text.replace("%post\n", "%post\n    true\n")
+
+
+@pytest.fixture(scope="module")
+def in_images(original, tmp_path_factory) -> Project:
+    """A copy whose results count as made in images: `--touch` runs nothing and records how it was called."""
+    project = original.copy(tmp_path_factory.mktemp("images") / "project")
+    done = project.run("--touch", *APPTAINER)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    assert project.plan(*APPTAINER) == []
+    return project
+
+
+@pytest.mark.parametrize(
+    ("image", "first", "never"),
+    [
+        ("train", TRAINING, {"rollout", "gather_rollout", "config", "agents", *BEFORE}),
+        ("serve", {"rollout", "correct", "evaluate"}, {"config", "agents", *BEFORE}),
+        ("core", {"config", "agents", "benchmark", "seeds"}, set()),
+    ],
+)
+def test_a_changed_recipe_reruns_what_uses_the_image_and_what_follows(in_images, image, first, never):
+    with in_images.edited(f"containers/{image}.def", one_more_step):
+        plan = in_images.plan(*APPTAINER)
+    because = {job.rule for job in plan if job.reason.startswith("Params have changed")}
+    assert because
+    assert because <= first
+    followed = ("Input files updated by another job", "Missing output files")
+    assert all(job.reason.startswith(followed) for job in plan if job.rule not in because), "nothing else is a reason"
+    assert first <= rules(plan)
+    assert not rules(plan) & never
+    assert ("teacher" in agents(plan, "evaluate")) == (image != "train")
+
+
+def test_a_comment_in_a_recipe_plans_nothing(in_images):
+    with in_images.edited("containers/core.def", lambda text: f"# A comment.\n{text}"):
+        assert in_images.plan(*APPTAINER) == []
+
+
+def test_without_images_their_recipes_do_not_matter(original):
+    with original.edited("containers/serve.def", one_more_step):
+        assert original.plan() == []
 
 
 # Why.
