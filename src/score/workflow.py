@@ -338,7 +338,7 @@ class Plan:
         """A fingerprint for a rule's params and its work folder; `seed` where the stage has one."""
         run = agent if seed is None else lineage.run(agent, seed)
         again = {"fresh": self._fresh[run]} if run in self._fresh else {}
-        return fingerprint.stage(self.config, name, agent, **again)
+        return fingerprint.stage(self.config, name, agent, **again, **self._inside(_IMAGES[name]))
 
     def parts(self, stage: str, folder: str, now: Sequence[str], made: Sequence[str]) -> Callable[[Any], dict]:
         """An input function: the rows and records of a result's shards.
@@ -374,6 +374,10 @@ class Plan:
         """The digest of an image's recipe, for the params of the rules that run in it; nothing if none do."""
         return _recipe(name, self.site.variant if self.site else "cuda") if self._images else ""
 
+    def _inside(self, image: str) -> dict[str, str]:
+        """What an image adds to a fingerprint. With another recipe, work is begun anew, not continued."""
+        return {"image": self.image(image)} if self._images else {}
+
     def gpus(self, *models: str | None) -> int:
         """GPUs that a job with these models takes."""
         return sum(self.config.models[name].gpus for name in models if name is not None)
@@ -387,8 +391,8 @@ class Plan:
         return fingerprint.code(fingerprint.CODE[name])
 
     def judging(self) -> str:
-        """A fingerprint of the evaluation judge."""
-        return fingerprint.judging(self.config)
+        """A fingerprint of the evaluation judge, for the params and the work folder."""
+        return fingerprint.judging(self.config, **self._inside("serve"))
 
     def base(self, agent: str) -> str:
         """Key in `models` of the model that an agent is, or was trained from."""
@@ -405,6 +409,12 @@ class Plan:
             return f"target {target!r}: it needs {NEEDS[target]}, which this config has not"
         return f"unknown target {target!r}; {nearest(target, targets)}"
 
+
+_IMAGES = {
+    **dict.fromkeys(("rollout", "correct", "evaluate"), "serve"),
+    **dict.fromkeys(("sft", "grpo", "dpo", "variance"), "train"),
+}
+"""Stage -> the image that its rule runs in."""
 
 NEEDS = {
     **{f"table{n}": f"agents and benchmarks of table {n}" for n in (1, 2, 3)},
