@@ -19,15 +19,14 @@ from score.cluster import queue, site
 from score.config import Agent, Config, lineage, load
 from score.config.__main__ import dump
 from score.config.load import nearest
-from score.config.schema import Ablation, Model
+from score.config.schema import Ablation
 from score.data import benchmarks
-from score.engine import BASE_STUDENT
 from score.errors import ScoreError
 from score.jsonl import write_text
+from score.models import made
 from score.records import content_key
 
 MAIN_GROUPS = ("math", "facts")  # tables 1 and 3; the rest is deep search, table 2
-MADE_MODELS = "models/"  # model folders below it are made by a rule
 
 
 class Plan:
@@ -197,7 +196,7 @@ class Plan:
         """What a rule makes of some entries of `models`: a converted folder, or the record of a download from the
         hub."""
         wanted = [self.config.models[name] for name in models if name is not None]
-        return list(dict.fromkeys(path for model in wanted if (path := _made(model))))
+        return list(dict.fromkeys(path for model in wanted if (path := made(model))))
 
     def corpus(self) -> list[str]:
         """The local search corpus that acting needs, if any."""
@@ -352,18 +351,6 @@ NEEDS = {
     "baselines": "an agent with `baseline: true`",
 }
 """Targets that exist only where the config has something for them."""
-
-
-def _made(model: Model) -> str | None:
-    """The path by which a rule makes or fetches a model; None for a remote one, a user's folder, a shipped one."""
-    path = model.path or ""
-    if path.startswith(MADE_MODELS):
-        return path
-    if model.engine not in ("vllm", "transformers") or path == BASE_STUDENT or path.startswith((".", "/", "~", "$")):
-        return None
-    if path.count("/") != 1 or Path(path).is_dir():
-        return None
-    return f"{MADE_MODELS}hub/{path}/{model.revision or 'main'}.json"
 
 
 def seed_name(path: str) -> str:
