@@ -4,6 +4,7 @@ import sys
 sys.path.insert(0, f"{workflow.basedir}/src")
 
 from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.settings.types import DeploymentMethod
 
 from score.errors import InfrastructureError, ScoreError
 from score.scheduling import one_timer
@@ -21,7 +22,10 @@ one_timer(JobScheduler)
 # SystemExit, since Snakemake wraps any other exception in a traceback.
 onstart:
     try:
-        PLAN.start(workflow.executor_plugin.name)
+        methods = workflow.deployment_settings.deployment_method
+        PLAN.start(
+            workflow.executor_plugin.name, images=DeploymentMethod.APPTAINER in methods
+        )
     except (ScoreError, InfrastructureError) as error:
         sys.exit(f"error: {error}")
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from score import fingerprint, fresh
-from score.cluster import queue, site
+from score.cluster import preflight, queue, site
 from score.config import Agent, Config, lineage, load
 from score.config.__main__ import dump
 from score.config.load import nearest
@@ -63,13 +63,19 @@ class Plan:
             os.environ.update(site.submission(self.site, site.path()))
         os.environ.update(site.environment(self.site, self.config, os.environ, source=source, job=not self._main))
 
-    def start(self, executor: str) -> None:
+    def start(self, executor: str, *, images: bool = False) -> None:
         """Called when jobs are about to run, and by every job.
 
-        Raises `ScoreError` if the experiment is running already, `InfrastructureError` if SLURM does not answer.
+        Args:
+            images: each rule runs in its image.
+        Raises:
+            ScoreError: the experiment is running already, or on a cluster something would make every job fail.
+            InfrastructureError: SLURM does not answer.
         """
         if not self._main:
             return
+        if executor == "slurm":
+            preflight.before_submission(self.config, self.site, images=images)
         self._claim = queue.claim(Path(self.root))
         if executor == "slurm":
             queue.cancel_orphans(Path(self.root))

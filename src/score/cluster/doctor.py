@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from score import cli
-from score.cluster import checks, jobs, places, preflight, probing, profile, site, slurm
+from score.cluster import checks, jobs, places, preflight, probing, profile, report, site, slurm
 from score.cluster.finding import Finding, bad, good, unchecked
 from score.cluster.queue import Slurm
 from score.cluster.queue import slurm as ask_slurm
@@ -150,7 +150,7 @@ def _home(here: site.Site) -> Path:
     return Path(os.path.expandvars(here.models) if here.models else default)
 
 
-def probes(needs: Sequence[jobs.Need], here: site.Site) -> list[probing.Ask]:
+def probes(needs: Sequence[jobs.Need], here: site.Site) -> list[report.Ask]:
     """One probe for each kind of partition in use: where most of its jobs go."""
     found = []
     for kind, some in (("gpu", [n for n in needs if n.gpus]), ("cpu", [n for n in needs if not n.gpus])):
@@ -158,7 +158,7 @@ def probes(needs: Sequence[jobs.Need], here: site.Site) -> list[probing.Ask]:
         if names:
             gpus = min(_PROBE_GPUS, max(need.gpus for need in some))
             model = (here.gpu_model or "") if gpus else ""
-            found.append(probing.Ask(kind, max(names, key=names.count), gpus, model))
+            found.append(report.Ask(kind, max(names, key=names.count), gpus, model))
     return found
 
 
@@ -173,7 +173,7 @@ def _probe(setup: Setup, ask: Slurm, timeout_s: float) -> Iterator[Finding]:
         "apptainer_args": setup.profile.apptainer_args,
     }
     asks = probes(setup.needs, setup.site)
-    yield from probing.run(asks, order, setup.results, setup.config, ask, timeout_s=timeout_s)
+    yield from probing.run(asks, order, setup.results, ask, timeout_s=timeout_s)
 
 
 def _version(package: str) -> str | None:

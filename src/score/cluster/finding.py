@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-_WIDTH = 22
+_WIDTH = 26
 
 
 @dataclass(frozen=True)

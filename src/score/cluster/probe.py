@@ -129,7 +129,7 @@ def look(order: Order, config: Config) -> dict[str, Any]:
         "cache": folder(os.path.expandvars(cache)) if cache else None,
         "sandbox": layers(config),
         "offline": os.environ.get("HF_HUB_OFFLINE", ""),
-        "reach": {name: {"url": url, "error": reach(url)} for name, url in targets(config, order.models).items()},
+        "reach": {name: reach(url) for name, url in targets(config, order.models).items()},
     }
 
 

@@ -1,4 +1,4 @@
-"""Sends one small job per kind of partition, waits for its report, and says what it means. Leaves no job and no file."""
+"""Sends one small job per kind of partition and waits for its report. Leaves no job and no file behind."""
 
 from __future__ import annotations
 
@@ -15,26 +15,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from score.cluster.finding import Finding, bad, good
+from score.cluster.finding import Finding, bad
 from score.cluster.probe import ORDER, REPORT, Order
 from score.cluster.queue import Slurm
-from score.config import Config
+from score.cluster.report import Ask, findings
 from score.errors import InfrastructureError
 from score.jsonl import write_json
 
 _ENDING_S = 15.0  # for a cancelled job to end, and for a network file system to show a report
-_SCRATCH_BYTES = 2 * 10**9
-"""Rough need of temporary files: sandboxes' working folders, compiled kernels."""
 
-
-@dataclass(frozen=True)
-class Ask:
-    """One probe: the kind of job it stands for, and what it asks SLURM for."""
-
-    kind: str
-    partition: str
-    gpus: int
-    gpu_model: str = ""
+_ACTIVE = ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED", "REQUEUED")
 
 
 @dataclass(frozen=True)
@@ -45,7 +35,7 @@ class _Sent:
 
 
 def run(
-    asks: Sequence[Ask], order: Mapping[str, Any], results: Path, config: Config, ask: Slurm, *, timeout_s: float
+    asks: Sequence[Ask], order: Mapping[str, Any], results: Path, ask: Slurm, *, timeout_s: float
 ) -> Iterator[Finding]:
     """Yields what each probe found, in order.
 
@@ -65,8 +55,8 @@ def run(
                 yield bad(f"{one.kind} job", f"SLURM refused it: {error}", "mend the line above that says why")
         deadline = time.monotonic() + timeout_s
         for probe in sent:
-            report, waited = _wait(probe, ask, deadline)
-            yield from [waited] if waited else findings(probe.ask, report, config)
+            seen, missing = _wait(probe, ask, deadline)
+            yield from [missing] if missing else findings(probe.ask, seen)
     finally:
         _end(sent, ask)
         shutil.rmtree(shared, ignore_errors=True)
@@ -89,11 +79,11 @@ def _wait(probe: _Sent, ask: Slurm, deadline: float) -> tuple[dict[str, Any], Fi
     """(the report, None), or what kept it from coming."""
     state, ended = "", 0.0
     while True:
-        if (report := probe.folder / REPORT).exists():
-            return json.loads(report.read_text(encoding="utf-8")), None
+        if (file := probe.folder / REPORT).exists():
+            return json.loads(file.read_text(encoding="utf-8")), None
         now = time.monotonic()
         state = _state(probe.job, ask)
-        gone = not state or state.split()[0] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING", "SUSPENDED")
+        gone = not state.startswith(_ACTIVE)
         ended = ended or (now if gone else 0.0)
         if (ended and now > ended + _ENDING_S) or now > deadline:
             return {}, _silent(probe, state, gone)
@@ -112,112 +102,23 @@ def _state(job: str, ask: Slurm) -> str:
 
 def _silent(probe: _Sent, state: str, gone: bool) -> Finding:
     """Why there is no report."""
-    label, log = f"{probe.ask.kind} job", probe.folder / "slurm.log"
+    label, log, partition = f"{probe.ask.kind} job", probe.folder / "slurm.log", probe.ask.partition
     if state.startswith("PENDING"):
-        says = f"it stayed in the queue of {probe.ask.partition}: {state}"
-        return bad(
-            label, says, f"on a busy cluster give --timeout 1800; else see sinfo --partition {probe.ask.partition}"
-        )
+        mend = f"on a busy cluster give --timeout 1800, else see sinfo --partition={partition}"
+        return bad(label, f"it stayed in the queue of {partition}: {state}", mend)
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.exists() else []
     said = f"; it said: {lines[-1]}" if lines else ""
     if not gone:
         return bad(label, f"it runs, but has not reported in time ({state}){said}", "give a longer --timeout")
-    says = f"it ended ({state or 'unknown'}) without a report{said}"
-    return bad(
-        label, says, f"its node must see {probe.folder.parents[1]} and {sys.executable}, on a shared file system"
-    )
+    mend = f"its node must see {probe.folder.parents[1]} and {sys.executable}"
+    return bad(label, f"it ended ({state or 'unknown'}) without a report{said}", mend)
 
 
 def _end(sent: Sequence[_Sent], ask: Slurm) -> None:
     """Cancels what still waits or runs, and waits until it is gone, so that it writes no more files."""
     deadline = time.monotonic() + _ENDING_S
-    for probe in sent:
-        with contextlib.suppress(InfrastructureError):
+    with contextlib.suppress(InfrastructureError):  # a SLURM that has stopped to answer is another line's matter
+        for probe in sent:
             ask(["scancel", "--quiet", probe.job])
-        while time.monotonic() < deadline:
-            try:
-                if _state(probe.job, ask).split(" ")[0] not in ("PENDING", "RUNNING", "COMPLETING", "CONFIGURING"):
-                    break
-            except InfrastructureError:
-                break
+        while any(_state(probe.job, ask).startswith(_ACTIVE) for probe in sent) and time.monotonic() < deadline:
             time.sleep(0.2)
-
-
-def findings(one: Ask, report: Mapping[str, Any], config: Config) -> list[Finding]:
-    """What a report means, one line per thing that was looked at."""
-    kind = f"{one.kind} job"
-    if "error" in report:
-        return [
-            bad(
-                kind, f"on {report['host']} it could not start: {report['error']}", "the image or .venv must work there"
-            )
-        ]
-    inside = f", inside {Path(report['image']).name}" if report["image"] else ""
-    found = [
-        good(kind, f"ran on {report['host']} in {one.partition}{inside}; it shares the results folder"),
-        _gpus(f"{kind}: GPUs", one, report["gpus"]),
-        _scratch(f"{kind}: scratch", report["scratch"]),
-    ]
-    if report["cache"]:
-        found.append(_written(f"{kind}: search cache", report["cache"], "correct search.cache in the config"))
-    found.append(_sandbox(f"{kind}: sandbox", report["sandbox"], config))
-    offline = f"{kind}: offline"
-    if report["offline"] == "1":
-        found.append(good(offline, "HF_HUB_OFFLINE=1, models come from the cache alone"))
-    else:
-        says = f"HF_HUB_OFFLINE is {report['offline']!r} in the job"
-        found.append(bad(offline, says, "unset it in your shell; only rules on the login node download"))
-    return found + [_reached(f"{kind}: {name}", to) for name, to in report["reach"].items()]
-
-
-def _gpus(label: str, one: Ask, seen: Mapping[str, Any]) -> Finding:
-    """SLURM's word (CUDA_VISIBLE_DEVICES) counts; without it, the driver's. What torch can use must agree."""
-    named = seen["named"]
-    count = len(named) if named is not None else (seen["driver"] or 0 if one.gpus else 0)
-    which = f" ({','.join(named)})" if named else ""
-    if count != one.gpus:
-        says = f"it asked for {one.gpus} GPUs and sees {count}{which}"
-        return bad(
-            label, says, "the GRES of this partition's nodes is set up wrongly (admins), or APPTAINERENV_ is not passed"
-        )
-    if seen["torch"] is not None and seen["torch"] != one.gpus:
-        says = f"SLURM gives {count} GPUs{which}, torch can use {max(0, seen['torch'])}"
-        return bad(
-            label, says, "apptainer-args needs --nv, and the node's driver must be new enough for the image's CUDA"
-        )
-    return good(label, f"asked for {one.gpus}, sees {count}{which}")
-
-
-def _scratch(label: str, seen: Mapping[str, Any]) -> Finding:
-    written = _written(label, seen, "correct scratch in the site file")
-    if written.ok and seen["free"] < _SCRATCH_BYTES:
-        says = f"{seen['folder']}: {seen['free'] / 1e9:.1f} GB free, roughly {_SCRATCH_BYTES / 1e9:.0f} GB needed"
-        return bad(label, says, "name a larger folder (site file: scratch)")
-    return written
-
-
-def _written(label: str, seen: Mapping[str, Any], mend: str) -> Finding:
-    if seen["error"]:
-        return bad(label, f"{seen['folder']}: cannot be written there ({seen['error']})", mend)
-    return good(label, f"{seen['folder']}: writable, {seen['free'] / 1e9:.0f} GB free")
-
-
-def _sandbox(label: str, seen: Mapping[str, Any], config: Config) -> Finding:
-    if seen["error"]:
-        return bad(label, seen["error"].removeprefix("sandbox: "), "docs/SANDBOX.md; the config's sandbox.require")
-    return good(label, f"layers: {', '.join(seen['layers'])}")
-
-
-def _reached(label: str, seen: Mapping[str, Any]) -> Finding:
-    if not seen["error"]:
-        return good(label, "the node reaches it")
-    mend = (
-        "no route: record searches on a login node and replay them (docs/SEARCH.md)"
-        if "search" in label
-        else ("no route: serve the model in the job (engine: vllm)")
-    )
-    return bad(
-        label,
-        f"the node does not reach it ({seen['error']})",
-        f"{mend}; through a proxy: HTTPS_PROXY in site file's environment",
-    )

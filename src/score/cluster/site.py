@@ -64,9 +64,13 @@ def read(file: Path | None = None) -> Site | None:
     except ValidationError as error:
         raise ScoreError(one_line(error, Site, str(file))) from None
     for name, limits in site.partitions.items():
-        for key in limits:
+        for key, value in limits.items():
+            where = f"{file}: partitions.{name}.{key}"
             if key not in _limits():
-                raise ScoreError(f"{file}: partitions.{name}.{key}: unknown limit; {nearest(key, _limits())}")
+                raise ScoreError(f"{where}: unknown limit; {nearest(key, _limits())}")
+            if not _fits(key, value):
+                kind = 'minutes or a quoted time such as "2-00:00:00"' if key == "max_runtime" else "a number"
+                raise ScoreError(f"{where}: expected {kind}, not {value!r}")
     return site
 
 
@@ -74,6 +78,19 @@ def _limits() -> list[str]:
     from snakemake_executor_plugin_slurm.partitions import PartitionLimits
 
     return [*(field.name for field in dataclasses.fields(PartitionLimits)), "cluster"]
+
+
+def _fits(key: str, value: Any) -> bool:
+    """Can the plugin compare jobs with this limit? It finds out only when it submits."""
+    if key == "max_runtime":
+        from snakemake_executor_plugin_slurm.utils import parse_time_to_minutes
+        from snakemake_interface_common.exceptions import WorkflowError
+
+        try:
+            return parse_time_to_minutes(value) > 0
+        except WorkflowError:
+            return False
+    return not key.startswith("max_") or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
 def submission(site: Site, file: Path) -> dict[str, str]:
