@@ -10,21 +10,22 @@ from score.errors import InfrastructureError, ScoreError
 from score.scheduling import one_timer
 from score.workflow import Plan, pattern
 
+# SystemExit, since Snakemake shows any other exception with the file and line that raised it.
 try:
     PLAN = Plan(config, main=workflow.is_main_process)
 except ScoreError as error:
-    raise WorkflowError(str(error)) from None
+    sys.exit(f"error: {error}")
 
 PLAN.share()
 one_timer(JobScheduler)
 
 
-# SystemExit, since Snakemake wraps any other exception in a traceback.
 onstart:
     try:
         methods = workflow.deployment_settings.deployment_method
         PLAN.start(
-            workflow.executor_plugin.name, images=DeploymentMethod.APPTAINER in methods
+            workflow.executor_plugin.name,
+            images=DeploymentMethod.APPTAINER in methods,
         )
     except (ScoreError, InfrastructureError) as error:
         sys.exit(f"error: {error}")

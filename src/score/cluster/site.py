@@ -26,6 +26,7 @@ _ALWAYS = (
     *("SCORE_CONFIG", "SCORE_IMAGE_SHA256", "PYTHONPATH", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "TMPDIR"),
     *("HF_HOME", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PYTHONUTF8"),
 )
+_TIME = r"\d+(\.\d+)?|(\d+-)?\d+(:\d\d?){0,2}|(\d+[dhms])+"  # minutes, SLURM's words, Snakemake's words
 _BACKEND_KEYS = {"serper": ("SERPER_API_KEY",), "tavily": ("TAVILY_API_KEY",)}
 
 
@@ -83,13 +84,7 @@ def _limits() -> list[str]:
 def _fits(key: str, value: Any) -> bool:
     """Can the plugin compare jobs with this limit? It finds out only when it submits."""
     if key == "max_runtime":
-        from snakemake_executor_plugin_slurm.utils import parse_time_to_minutes
-        from snakemake_interface_common.exceptions import WorkflowError
-
-        try:
-            return parse_time_to_minutes(value) > 0
-        except WorkflowError:
-            return False
+        return isinstance(value, int | float | str) and re.fullmatch(_TIME, str(value).strip()) is not None
     return not key.startswith("max_") or (isinstance(value, int | float) and not isinstance(value, bool))
 
 
