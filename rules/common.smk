@@ -25,6 +25,7 @@ onstart:
         methods = workflow.deployment_settings.deployment_method
         PLAN.start(
             workflow.executor_plugin.name,
+            arrays=getattr(workflow.executor_settings, "array_jobs", None),
             images=DeploymentMethod.APPTAINER in methods,
         )
     except (ScoreError, InfrastructureError) as error:
