@@ -10,7 +10,7 @@ import json
 import os
 import re
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -77,29 +77,12 @@ class Plan:
         """
         if not self._main:
             return
-        self._check_arrays(re.findall(r"\w+", arrays or ""))
         if executor == "slurm":
-            preflight.before_submission(self.config, self.site, images=images)
+            preflight.before_submission(self.config, self.site, arrays=arrays or "", images=images)
         self._claim = queue.claim(Path(self.root))
         if executor == "slurm":
             queue.cancel_orphans(Path(self.root))
         fresh.remember(Path(self.root), self._fresh)
-
-    def _check_arrays(self, rules: Sequence[str]) -> None:
-        """All jobs of a SLURM array get what its first one asks for, so they must ask for the same."""
-        teacher = self.config.roles.teacher
-        actors = {agent.name: self.base(agent.name) for agent in self.config.agents}
-        students = [actors[agent.name] for agent in self.config.agents if agent.data == "cold_start"]
-        needs = {
-            "evaluate": {self.gpus(model) for model in actors.values()},
-            "correct": {self.gpus(model, teacher) for model in students},
-        }
-        for rule in rules:
-            if len(counts := needs.get(rule, ())) > 1:
-                raise ScoreError(
-                    f"slurm-array-jobs: jobs of {rule!r} need {' or '.join(map(str, sorted(counts)))} GPUs, and a "
-                    f"job array gives all the first one's; leave {rule!r} out of it"
-                )
 
     def agents(self, method: str | None = None) -> list[str]:
         """Names of agents, by method; those without rows included, as others may start from them."""

@@ -6,14 +6,16 @@ Not here: folders and keys (`places`), and what only a job can tell (`probe`).
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 
 from score.cluster import jobs, slurm
 from score.cluster.finding import Finding, bad, good, unchecked
-from score.cluster.jobs import Need
+from score.cluster.jobs import Need, Stage
 from score.cluster.profile import Profile
 from score.cluster.queue import Slurm
 from score.cluster.site import Site
+from score.config import Config
 from score.config.load import nearest
 from score.errors import InfrastructureError
 
@@ -112,13 +114,27 @@ def status(profile: Profile, settings: Mapping[str, str]) -> Finding:
     return bad("status command", says, f"{profile.file}: {mend}")
 
 
+def arrays(rules: str, stages: Iterable[Stage], config: Config) -> Finding:
+    """All jobs of a job array get what its first one asks for, so they must ask for the same."""
+    named = re.findall(r"\w+", rules)
+    counts: dict[str, set[int]] = {}
+    for stage in stages:
+        counts.setdefault(stage.rule, set()).add(stage.gpus(config))
+    for rule in named:
+        if len(asked := counts.get(rule, ())) > 1:
+            needed = " or ".join(map(str, sorted(asked)))
+            says = f"jobs of {rule!r} need {needed} GPUs, and a job array gives all the first one's"
+            return bad("job arrays", says, f"leave {rule!r} out of slurm-array-jobs")
+    return good("job arrays", ", ".join(named) or "none")
+
+
 def fit(
-    needs: Iterable[Need], site: Site, known: Mapping[str, slurm.Partition], usable: Iterable[str], ask: Slurm
+    needs: Iterable[Need], site: Site, known: Mapping[str, slurm.Partition], broken: Iterable[str], ask: Slurm
 ) -> list[Finding]:
     """Every job has a partition, and SLURM would take it there; one finding per rule that has not, or one for all.
 
     Args:
-        usable: partitions that passed their own check; jobs for others are not tried again.
+        broken: partitions that failed their own check; nothing is tried there.
     """
     wrong: dict[str, Finding] = {}
     chosen: dict[str, set[str]] = {}
@@ -129,13 +145,15 @@ def fit(
         name = jobs.partition(need, site)
         if name is None:
             wrong[need.rule] = bad(label, f"{need} fits no partition of the site file", _room(need, site))
-        elif name in usable:
+        elif name in broken:
+            wrong[need.rule] = unchecked(label, f"go to partition {name}, see above")
+        elif missing := there(name, known):
+            wrong[need.rule] = bad(label, missing.says, f"{nearest(name, known)} (slurm_partition in the profile)")
+        else:
             chosen.setdefault(name, set()).add(need.rule)
             if problem := _refused(need, name, known[name], ask):
                 mend = f"lower it for {need.rule} in the profile, or fewer gpus in the config's models"
                 wrong[need.rule] = bad(label, f"{need} is not for partition {name}: {problem}", mend)
-        else:
-            wrong[need.rule] = unchecked(label, f"go to partition {name}, see above")
     places = "; ".join(f"{', '.join(sorted(rules - wrong.keys()))} in {name}" for name, rules in chosen.items())
     return list(wrong.values()) or [good("jobs", f"SLURM would take every one: {places}")]
 

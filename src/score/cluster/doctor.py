@@ -57,7 +57,7 @@ class Setup:
 
 
 def examine(
-    name: str, configfiles: Sequence[str], *, probe: bool = True, timeout_s: float = 120, ask: Slurm = ask_slurm
+    name: str, configfiles: Sequence[str], ask: Slurm, *, probe: bool = True, timeout_s: float = 120
 ) -> Iterator[Finding]:
     """Yields findings as they are made. What cannot be known without a valid config or site file is left out."""
     lock = Path("envs/core.lock").read_text(encoding="utf-8")
@@ -118,9 +118,10 @@ def _agreement(setup: Setup, known: Mapping[str, slurm.Partition], ask: Slurm) -
     first.append(preflight.account_finding(setup.site, ask))
     yield from first
     yield checks.status(setup.profile, slurm.settings(ask))
-    usable = [name for name, finding in zip(setup.site.partitions, first, strict=False) if finding.ok]
+    yield checks.arrays(setup.profile.array_jobs, jobs.stages(setup.config), setup.config)
+    broken = [name for name, finding in zip(setup.site.partitions, first, strict=False) if not finding.ok]
     try:
-        yield from checks.fit(setup.needs, setup.site, known, usable, ask)
+        yield from checks.fit(setup.needs, setup.site, known, broken, ask)
     except ScoreError as error:
         yield bad("jobs", str(error))
     return all(finding.ok is not False for finding in first)
@@ -195,7 +196,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not Path("Snakefile").exists():
         raise ScoreError("no Snakefile here; run this in the folder that holds it")
     failed = 0
-    for finding in examine(args.profile, args.configfile, probe=not args.no_probe, timeout_s=args.timeout):
+    found = examine(args.profile, args.configfile, ask_slurm, probe=not args.no_probe, timeout_s=args.timeout)
+    for finding in found:
         print(finding.line(), flush=True)
         failed += finding.ok is False
     if failed:

@@ -25,6 +25,9 @@ class Stage:
     rule: str
     models: tuple[str, ...]
 
+    def gpus(self, config: Config) -> int:
+        return sum(config.models[name].gpus for name in self.models)
+
 
 @dataclass(frozen=True)
 class Need:
@@ -37,6 +40,8 @@ class Need:
     minutes: int
     mem_mb: int
     cpus: int
+    partition: str = ""
+    """Named by the profile; "" where the executor plugin chooses."""
 
     def __str__(self) -> str:
         gpus = f"{self.gpus} GPUs, " if self.gpus else ""
@@ -93,18 +98,20 @@ def needs(config: Config, profile: Profile, site: Site) -> list[Need]:
     """What every kind of job asks for, on every attempt that the profile allows."""
     found = []
     for stage in stages(config):
-        gpus = sum(config.models[name].gpus for name in stage.models)
+        gpus, own = stage.gpus(config), profile.partition(stage.rule)
         for attempt in range(1, profile.attempts + 1):
             minutes, mem_mb, cpus = (
                 profile.amount(stage.rule, name, attempt) for name in ("runtime", "mem_mb", "cpus_per_task")
             )
             model = (site.gpu_model or "") if gpus else ""
-            found.append(Need(stage.rule, attempt, gpus, model, minutes, mem_mb, cpus))
+            found.append(Need(stage.rule, attempt, gpus, model, minutes, mem_mb, cpus, own))
     return list(dict.fromkeys(found))
 
 
 def partition(need: Need, site: Site) -> str | None:
-    """The partition that the executor plugin will choose, by its own judgement; None if the job fits into none."""
+    """The partition that the executor plugin will take, by its own judgement; None if the job fits into none."""
+    if need.partition:
+        return need.partition
     resources = {"gpu": need.gpus, "runtime": need.minutes, "mem_mb": need.mem_mb, "cpus_per_task": need.cpus}
     resources |= {"gpu_model": need.gpu_model} if need.gpu_model else {}
     job = SimpleNamespace(resources=resources, threads=1, name=need.rule)

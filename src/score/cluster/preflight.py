@@ -18,17 +18,18 @@ from score.config import Config
 from score.errors import ScoreError
 
 
-def before_submission(config: Config, site: Site | None, *, images: bool, ask: Slurm = ask_slurm) -> None:
+def before_submission(config: Config, site: Site | None, *, arrays: str, images: bool, ask: Slurm = ask_slurm) -> None:
     """Called when the workflow is about to send jobs.
 
     Args:
+        arrays: names of the rules whose jobs are sent as job arrays.
         images: each rule runs in its image.
     Raises:
         ScoreError: one line; an image is missing or was made by another recipe, the site file names a partition or an
-            account that is none.
+            account that is none, an array would give jobs the GPUs of others.
         InfrastructureError: SLURM does not answer.
     """
-    found = image_findings(config, site) if images else []
+    found = [checks.arrays(arrays, jobs.stages(config), config), *(image_findings(config, site) if images else [])]
     known = slurm.partitions(ask)
     found += [missing for name in _own(site) if (missing := checks.there(name, known))]
     found.append(account_finding(site, ask))

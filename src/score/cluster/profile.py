@@ -42,6 +42,11 @@ class Profile:
         return int(self.raw.get("slurm-init-seconds-before-status-checks") or _PLUGIN_INIT_S)
 
     @property
+    def array_jobs(self) -> str:
+        """Names of the rules whose jobs are sent as job arrays, with commas."""
+        return str(self.raw.get("slurm-array-jobs") or "")
+
+    @property
     def configfiles(self) -> list[str]:
         files = self.raw.get("configfile") or []
         return [files] if isinstance(files, str) else list(files)
@@ -53,8 +58,7 @@ class Profile:
         """
         from snakemake.resources import Resource
 
-        own = (self.raw.get("set-resources") or {}).get(rule) or {}
-        value = own.get(name, (self.raw.get("default-resources") or {}).get(name, 0))
+        value = self._value(rule, name, 0)
         try:
             resource = Resource.from_cli_expression(name, str(value))
             found = resource.evaluate(None, input=[], attempt=attempt, threads=1, rulename=rule, async_run=None)
@@ -62,6 +66,14 @@ class Profile:
         except Exception as error:
             reason = " ".join(str(error).split())[:120]
             raise ScoreError(f"{self.file}: {name} of {rule}: {value!r} is no amount ({reason})") from None
+
+    def partition(self, rule: str) -> str:
+        """The partition that the profile gives to a rule's jobs; "" where the executor plugin chooses."""
+        return str(self._value(rule, "slurm_partition", ""))
+
+    def _value(self, rule: str, name: str, otherwise: Any) -> Any:
+        own = (self.raw.get("set-resources") or {}).get(rule) or {}
+        return own.get(name, (self.raw.get("default-resources") or {}).get(name, otherwise))
 
 
 def read(name: str) -> Profile:
