@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -206,6 +208,31 @@ def test_a_drained_node_is_told(real):
 
 
 @pytest.mark.slurm
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_doctor_that_is_stopped_leaves_no_job_and_no_file(real, clone, number):
+    full = real.submit("sleep 120", "--partition=cpu", "--exclusive", "--chdir=/")
+    real.wait_state(full, "RUNNING")
+    command = [sys.executable, "-m", "score", "doctor", "--profile", "plain", "--configfile", "configs/micro.yaml"]
+    stopped = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    try:
+        real.wait_for(lambda: queue_of(clone), 60, "the probe to be queued")
+        stopped.send_signal(number)
+        said = stopped.communicate(timeout=60)[1]
+    finally:
+        stopped.kill()
+    assert stopped.returncode == (1 if number == signal.SIGINT else 143)
+    assert "Traceback" not in said
+    assert queue_of(clone) == []
+    assert list((clone / "results/micro").glob(".doctor*")) == []
+
+
+def queue_of(folder: Path) -> list[str]:
+    """Jobs that were sent from a folder."""
+    listing = preflight.ask_slurm(["squeue", "--noheader", "--format=%i|%Z"])
+    return [job for job, where in (line.split("|") for line in listing.split()) if where == str(folder)]
+
+
+@pytest.mark.slurm
 def test_a_workflow_stops_before_it_submits(real, clone, monkeypatch):
     (clone / "other.yaml").write_text("partitions: {gpuu: {max_gpu: 8}, cpu: {}}\nvariant: cpu")
     environ = os.environ | {"SCORE_SITE": str(clone / "other.yaml")}
@@ -215,7 +242,7 @@ def test_a_workflow_stops_before_it_submits(real, clone, monkeypatch):
     assert done.returncode != 0
     assert "error: partition gpuu: SLURM has no partition 'gpuu'" in done.stderr
     assert "Traceback" not in done.stderr
-    assert real.squeue("--name=score") == {}
+    assert queue_of(clone) == []
     assert time.monotonic() - begun < 40
     checked = time.monotonic()
     preflight.before_submission(config_of(), site_of("partitions: {gpu: {}}"), arrays="", images=False)

@@ -9,6 +9,7 @@ The probe is one small job for each kind of partition in use (GPU, CPU), in the 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib.metadata
 import os
 import sys
@@ -197,9 +198,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ScoreError("no Snakefile here; run this in the folder that holds it")
     failed = 0
     found = examine(args.profile, args.configfile, ask_slurm, probe=not args.no_probe, timeout_s=args.timeout)
-    for finding in found:
-        print(finding.line(), flush=True)
-        failed += finding.ok is False
+    try:
+        with contextlib.closing(found):  # whatever ends this, no probe job is left
+            for finding in found:
+                print(finding.line(), flush=True)
+                failed += finding.ok is False
+    except KeyboardInterrupt:
+        sys.exit("interrupted; no job is left")
     if failed:
         sys.exit(1)
 
