@@ -64,9 +64,9 @@ def test_each_fault_in_a_report_has_its_line(name, changed, words):
 
 
 def test_a_probe_that_could_not_start():
-    found = report.findings(ASKED, {"host": "n1", "error": "FATAL: no image"})
+    found = report.findings(ASKED, {"host": "n1", "error": "FATAL: no image", "mend": "build it"})
     assert len(found) == 1
-    says(found[0], False, "on n1 it could not start: FATAL: no image")
+    says(found[0], False, "on n1 it could not start: FATAL: no image; build it")
 
 
 def probe_once(tmp_path, ask, timeout_s: float = 0.1) -> list[Finding]:

@@ -73,7 +73,9 @@ def examine(
     healthy = answers.ok is True
     if healthy:
         healthy = yield from _agreement(setup, known, ask)
-    yield from _images(setup)
+    images = list(_images(setup))
+    yield from images
+    healthy = healthy and all(finding.ok is not False for finding in images)
     written = False
     for finding in _places(setup):
         written = written or (finding.name == "results" and finding.ok is True)
@@ -81,7 +83,7 @@ def examine(
     if not probe:
         yield unchecked("probe", "left out: --no-probe")
     elif not (healthy and written):
-        yield unchecked("probe", "needs SLURM, its partitions and the results folder, see above")
+        yield unchecked("probe", "needs SLURM, its partitions, the images and the results folder, see above")
     else:
         yield from _probe(setup, ask, timeout_s)
 

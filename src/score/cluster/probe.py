@@ -95,10 +95,11 @@ def _output(command: Sequence[str]) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def folder(path: str) -> dict[str, Any]:
-    """Whether a file can be written there, and the bytes that are free."""
+def folder(path: str, *, make: bool = False) -> dict[str, Any]:
+    """Whether a file can be written there, and the bytes that are free. `make`: jobs make the folder if need be."""
     try:
-        os.makedirs(path, exist_ok=True)
+        if make:
+            os.makedirs(path, exist_ok=True)
         with tempfile.TemporaryFile(dir=path) as file:
             file.write(b"x")
             file.flush()
@@ -126,7 +127,7 @@ def look(order: Order, config: Config) -> dict[str, Any]:
         "image": os.environ.get("APPTAINER_CONTAINER"),
         "gpus": gpus(torch=order.cuda and order.gpus > 0),
         "scratch": folder(os.environ.get("TMPDIR") or "/tmp"),
-        "cache": folder(os.path.expandvars(cache)) if cache else None,
+        "cache": folder(os.path.expandvars(cache), make=True) if cache else None,
         "sandbox": layers(config),
         "offline": os.environ.get("HF_HUB_OFFLINE", ""),
         "reach": {name: reach(url) for name, url in targets(config, order.models).items()},
@@ -161,7 +162,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     try:
         start(args.folder, order)
     except Exception as error:  # whatever it is, the one who waits for the report is told
-        write_json(args.folder / REPORT, {"host": socket.gethostname(), "error": " ".join(str(error).split())})
+        mend = "" if isinstance(error, ScoreError) else "the image, or .venv, must work there"
+        write_json(args.folder / REPORT, {"host": socket.gethostname(), "error": str(error), "mend": mend})
         raise
 
 

@@ -28,7 +28,7 @@ def findings(ask: Ask, seen: Mapping[str, Any]) -> list[Finding]:
     kind = f"{ask.kind} job"
     if "error" in seen:
         says = f"on {seen['host']} it could not start: {seen['error']}"
-        return [bad(kind, says, "the image, or .venv, must work there")]
+        return [bad(kind, says, seen["mend"])]
     inside = f", inside {Path(seen['image']).name}" if seen["image"] else ""
     found = [
         good(kind, f"ran on {seen['host']} in {ask.partition}{inside}; it shares the results folder"),
