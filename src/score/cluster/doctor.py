@@ -116,7 +116,7 @@ def _slurm(ask: Slurm) -> tuple[Finding, dict[str, slurm.Partition]]:
 
 
 def _agreement(setup: Setup, known: Mapping[str, slurm.Partition], ask: Slurm) -> Iterator[Finding]:
-    """SLURM against site file and profile; returns whether partitions and account are right."""
+    """SLURM against site file and profile; returns whether a probe could run."""
     first = [checks.partition(name, setup.site, known) for name in setup.site.partitions]
     first.append(preflight.account_finding(setup.site, ask))
     yield from first
@@ -127,6 +127,7 @@ def _agreement(setup: Setup, known: Mapping[str, slurm.Partition], ask: Slurm) -
         yield from checks.fit(setup.needs, setup.site, known, broken, ask)
     except ScoreError as error:
         yield bad("jobs", str(error))
+        return False
     return all(finding.ok is not False for finding in first)
 
 
@@ -176,7 +177,8 @@ def _probe(setup: Setup, ask: Slurm, timeout_s: float) -> Iterator[Finding]:
         "image": str(jobs.image("serve")) if apptainer else None,
         "apptainer_args": setup.profile.apptainer_args,
     }
-    asks = probes(setup.needs, setup.site)
+    if not (asks := probes(setup.needs, setup.site)):
+        yield unchecked("probe", "no job has a partition, see above")
     yield from probing.run(asks, order, setup.results, ask, timeout_s=timeout_s)
 
 
