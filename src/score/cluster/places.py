@@ -17,8 +17,10 @@ from score.engine import BASE_STUDENT
 from score.models import made
 
 GB = 10**9
-MODELS_PER_RUN = 7
-"""Disk of a training run, in sizes of its model: itself (1), two checkpoints of weights and Adam's moments (3 each)."""
+CHECKPOINTS = 6
+"""Disk of a run while it trains, in sizes of its model: two checkpoints of weights and Adam's moments (3 each)."""
+AT_ONCE = 4
+"""Runs assumed to train at the same time; a finished one leaves its model alone."""
 _ROWS_BYTES = 5 * GB  # trajectories, logs and tables of one experiment
 _UNKNOWN_BYTES = 16 * GB  # a model whose size neither its files nor its name tell
 _BYTES = 2  # a parameter in bfloat16
@@ -121,11 +123,12 @@ def space(config: Config, results: Path, home: Path) -> list[Finding]:
     used = [config.models[name] for name in jobs.models(config, jobs.stages(config))]
     fetched = [entry for entry in used if (made(entry) or "").endswith(".json") and not cached(entry.path, home)]
     runs = _runs_to_come(config, results)
+    sizes = sorted((size(entry, home) for entry in runs), reverse=True)
     wanted = {
-        "results": (results, _ROWS_BYTES + sum(MODELS_PER_RUN * size(entry, home) for entry in runs)),
+        "results": (results, _ROWS_BYTES + sum(sizes) + CHECKPOINTS * sum(sizes[:AT_ONCE])),
         "models": (home, sum(size(entry, home) for entry in fetched)),
     }
-    formula = f"{_ROWS_BYTES // GB} GB + {MODELS_PER_RUN} x model for each of {len(runs)} training runs"
+    formula = f"{_ROWS_BYTES // GB} GB + 1 model for each of {len(runs)} training runs, and {CHECKPOINTS} for {AT_ONCE} at once"
     by_device: dict[int, list[str]] = {}
     for name, (folder, _) in wanted.items():
         by_device.setdefault(os.stat(existing(folder)).st_dev, []).append(name)
