@@ -39,10 +39,10 @@ test-all: $(READY)  ## every test that this machine can run
 	$(BIN)/python -m pytest -m ""
 
 cluster-test: $(READY)  ## the tests that need SLURM, on a one-node cluster that is made for them (root on Debian); 77 = skipped
-	tests/cluster/run.sh $(BIN)/python -m pytest -m slurm
+	tests/cluster/run.sh tests/cluster/inside.sh test
 
 cluster-demo: $(READY)  ## the micro-world through SLURM and Apptainer, on a one-node cluster that is made for it
-	tests/cluster/run.sh env snakemake --profile slurm --configfile configs/micro.yaml
+	tests/cluster/run.sh tests/cluster/inside.sh demo
 
 check: $(VENV)/.complete  ## formatting and lint
 	$(BIN)/ruff check src tests benchmarks

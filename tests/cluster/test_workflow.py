@@ -24,7 +24,6 @@ COMMAND = [
     *("--latency-wait", "15"),
 ]
 TARGETS = ("all", "theory", "baselines", "ablation_full")
-SITE = "partitions:\n  gpu: {max_gpu: 8}\n  cpu: {}\nvariant: cpu\n"
 
 pytestmark = [pytest.mark.slurm, pytest.mark.timeout(1500)]
 
@@ -46,12 +45,11 @@ class Workflow:
             (folder / name).symlink_to(ROOT / name)
         for image in (ROOT / "containers").glob("*.sif*"):
             (folder / "containers" / image.name).symlink_to(image)
-        (folder / "site.yaml").write_text(SITE)
         self.log = folder / "workflow.log"
 
     def start(self, *args: str) -> subprocess.Popen:
         """The workflow in the background, its output appended to `log`."""
-        environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        environ = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"SCORE_SITE": "tests/cluster/site.yaml"}
         with open(self.log, "ab") as log:
             return subprocess.Popen([*COMMAND, *args], cwd=self.folder, stdout=log, stderr=log, env=environ)
 
