@@ -10,9 +10,15 @@ from score.errors import InfrastructureError, ScoreError
 from score.scheduling import one_timer
 from score.workflow import Plan, pattern
 
+METHODS = workflow.deployment_settings.deployment_method
+
 # SystemExit, since Snakemake shows any other exception with the file and line that raised it.
 try:
-    PLAN = Plan(config, main=workflow.is_main_process)
+    PLAN = Plan(
+        config,
+        main=workflow.is_main_process,
+        images=DeploymentMethod.APPTAINER in METHODS,
+    )
 except ScoreError as error:
     sys.exit(f"error: {error}")
 
@@ -32,7 +38,8 @@ onstart:
         sys.exit(f"error: {error}")
 
 
-# Shards of a stage, as many as `shards` of the config says or --set-scatter evaluate=8.
+# Shards of a stage, as many as `shards` of the config says or --set-scatter evaluate=8. What is finished keeps the number
+# that it was made with (PLAN.parts), so another one re-runs nothing: Snakemake's trigger `input` would run it all again.
 scattergather:
     rollout=PLAN.config.shards.rollout,
     correct=PLAN.config.shards.correct,
@@ -50,18 +57,33 @@ wildcard_constraints:
 
 localrules:
     config,
+    agents,
 
 
 rule config:
     output:
-        config="results/{experiment}/config.resolved.yaml",
-        agents="results/{experiment}/agents.json",
+        "results/{experiment}/config.resolved.yaml",
     log:
         "results/{experiment}/logs/config.log",
     container:
         "containers/core.sif"
     params:
         config=PLAN.resolved(),
-        agents=PLAN.agents_json(),
+        image=PLAN.image("core"),
     shell:
-        "printf '%s\n' {params.config:q} > {output.config} && printf '%s\n' {params.agents:q} > {output.agents} 2> {log}"
+        "printf '%s\n' {params.config:q} > {output} 2> {log}"
+
+
+# By itself, so that only another name, label or table of an agent makes the tables anew.
+rule agents:
+    output:
+        "results/{experiment}/agents.json",
+    log:
+        "results/{experiment}/logs/agents.log",
+    container:
+        "containers/core.sif"
+    params:
+        agents=PLAN.agents_json(),
+        image=PLAN.image("core"),
+    shell:
+        "printf '%s\n' {params.agents:q} > {output} 2> {log}"

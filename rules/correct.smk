@@ -35,6 +35,8 @@ rule correct:
         fingerprint=lambda wildcards: PLAN.stage(
             "correct", wildcards.agent, wildcards.seed
         ),
+        shards=PLAN.code("shards"),
+        image=PLAN.image("serve"),
     shell:
         'python -m score.correct --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --tasks {input.tasks} --splits {input.splits} "
@@ -44,11 +46,13 @@ rule correct:
 
 rule gather_corrections:
     input:
-        rows=gather.correct(
-            "results/{{experiment}}/correct/{{agent}}-s{{seed}}/shards/{scatteritem}.jsonl"
-        ),
-        records=gather.correct(
-            "results/{{experiment}}/correct/{{agent}}-s{{seed}}/shards/{scatteritem}.json"
+        unpack(
+            PLAN.parts(
+                "correct",
+                "results/{experiment}/correct/{agent}-s{seed}/shards",
+                gather.correct("{scatteritem}"),
+                made=["results/{experiment}/correct/{agent}-s{seed}/provenance.json"],
+            )
         ),
     output:
         trajectories="results/{experiment}/correct/{agent}-s{seed}/trajectories.jsonl",
@@ -65,7 +69,9 @@ rule gather_corrections:
         fingerprint=lambda wildcards: PLAN.stage(
             "correct", wildcards.agent, wildcards.seed
         ),
+        shards=PLAN.code("shards"),
+        image=PLAN.image("core"),
     shell:
         'python -m score.gather corrections --config "$SCORE_CONFIG" --rows {input.rows} --records {input.records} '
         "--out-dir results/{wildcards.experiment}/correct/{wildcards.agent}-s{wildcards.seed} "
-        "--provenance {output.provenance} > {log} 2>&1"
+        "--provenance {output.provenance} --fingerprint {params.fingerprint} > {log} 2>&1"

@@ -37,7 +37,9 @@ rule evaluate:
         fingerprint=lambda wildcards: PLAN.stage(
             "evaluate", wildcards.agent, wildcards.seed
         ),
+        shards=PLAN.code("shards"),
         which=lambda wildcards: PLAN.part_option(wildcards.part),
+        image=PLAN.image("serve"),
     shell:
         'python -m score.evaluate --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --tasks {input.tasks} {params.which} --shard {wildcards.scatteritem} "
@@ -47,13 +49,15 @@ rule evaluate:
 
 rule gather_evaluation:
     input:
+        unpack(
+            PLAN.parts(
+                "evaluate",
+                "results/{experiment}/eval/{agent}/{seed}/main.shards",
+                gather.evaluate("{scatteritem}"),
+                made=PLAN.predicted("main"),
+            )
+        ),
         tasks=lambda wildcards: PLAN.part_tasks("main", wildcards.agent, wildcards.seed),
-        rows=gather.evaluate(
-            "results/{{experiment}}/eval/{{agent}}/{{seed}}/main.shards/{scatteritem}.jsonl"
-        ),
-        records=gather.evaluate(
-            "results/{{experiment}}/eval/{{agent}}/{{seed}}/main.shards/{scatteritem}.json"
-        ),
     output:
         predictions=expand(
             "results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl",
@@ -68,22 +72,26 @@ rule gather_evaluation:
         fingerprint=lambda wildcards: PLAN.stage(
             "evaluate", wildcards.agent, wildcards.seed
         ),
+        shards=PLAN.code("shards"),
         which=PLAN.part_option("main"),
+        image=PLAN.image("core"),
     shell:
         "python -m score.gather evaluation --rows {input.rows} --records {input.records} --tasks {input.tasks} "
         "{params.which} --out-dir results/{wildcards.experiment}/eval/{wildcards.agent}/{wildcards.seed} "
-        "--provenance {output.provenance} > {log} 2>&1"
+        "--provenance {output.provenance} --fingerprint {params.fingerprint} > {log} 2>&1"
 
 
 use rule gather_evaluation as gather_evaluation_deep with:
     input:
+        unpack(
+            PLAN.parts(
+                "evaluate",
+                "results/{experiment}/eval/{agent}/{seed}/deep.shards",
+                gather.evaluate("{scatteritem}"),
+                made=PLAN.predicted("deep"),
+            )
+        ),
         tasks=lambda wildcards: PLAN.part_tasks("deep", wildcards.agent, wildcards.seed),
-        rows=gather.evaluate(
-            "results/{{experiment}}/eval/{{agent}}/{{seed}}/deep.shards/{scatteritem}.jsonl"
-        ),
-        records=gather.evaluate(
-            "results/{{experiment}}/eval/{{agent}}/{{seed}}/deep.shards/{scatteritem}.json"
-        ),
     output:
         predictions=expand(
             "results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl",
@@ -96,13 +104,15 @@ use rule gather_evaluation as gather_evaluation_deep with:
 
 use rule gather_evaluation as gather_evaluation_hard with:
     input:
+        unpack(
+            PLAN.parts(
+                "evaluate",
+                "results/{experiment}/eval/{agent}/{seed}/hard.shards",
+                gather.evaluate("{scatteritem}"),
+                made=PLAN.predicted("hard"),
+            )
+        ),
         tasks=lambda wildcards: PLAN.part_tasks("hard", wildcards.agent, wildcards.seed),
-        rows=gather.evaluate(
-            "results/{{experiment}}/eval/{{agent}}/{{seed}}/hard.shards/{scatteritem}.jsonl"
-        ),
-        records=gather.evaluate(
-            "results/{{experiment}}/eval/{{agent}}/{{seed}}/hard.shards/{scatteritem}.json"
-        ),
     output:
         predictions="results/{experiment}/eval/{agent}/{seed}/hard.jsonl",
         provenance="results/{experiment}/eval/{agent}/{seed}/provenance.hard.json",
@@ -112,7 +122,9 @@ use rule gather_evaluation as gather_evaluation_hard with:
         fingerprint=lambda wildcards: PLAN.stage(
             "evaluate", wildcards.agent, wildcards.seed
         ),
+        shards=PLAN.code("shards"),
         which=PLAN.part_option("hard"),
+        image=PLAN.image("core"),
 
 
 rule judge:
@@ -131,6 +143,7 @@ rule judge:
         gpu_model=PLAN.gpu_model(PLAN.config.roles.evaluation_judge),
     params:
         fingerprint=PLAN.judging(),
+        image=PLAN.image("serve"),
     shell:
         'python -m score.judge --config "$SCORE_CONFIG" --benchmark {wildcards.benchmark} --tasks {input.tasks} '
         "--predictions {input.predictions} --work results/{wildcards.experiment}/work/judge/{params.fingerprint} --out {output} "
@@ -153,6 +166,7 @@ rule score:
         verdicts=lambda wildcards, input: (
             f"--verdicts {input.verdicts}" if input.verdicts else ""
         ),
+        image=PLAN.image("core"),
     shell:
         "python -m score.evaluate.score --predictions {input.predictions} --tasks {input.tasks} {params.verdicts} "
         "--benchmark {wildcards.benchmark} --agent {wildcards.agent} --seed {wildcards.seed} --out {output} > {log} 2>&1"
@@ -169,3 +183,4 @@ use rule score as score_hard with:
     params:
         code=PLAN.code("score"),
         verdicts="",
+        image=PLAN.image("core"),

@@ -28,6 +28,8 @@ if PLAN.config.data.demonstrations.source == "rollout":
             gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
         params:
             fingerprint=lambda wildcards: PLAN.stage("rollout", wildcards.agent),
+            shards=PLAN.code("shards"),
+            image=PLAN.image("serve"),
         shell:
             'python -m score.rollout --config "$SCORE_CONFIG" --agent {wildcards.agent} --root results/{wildcards.experiment} '
             "--work results/{wildcards.experiment}/work/rollout/{wildcards.agent}-{params.fingerprint} --tasks {input.tasks} "
@@ -36,11 +38,15 @@ if PLAN.config.data.demonstrations.source == "rollout":
 
     rule gather_rollout:
         input:
-            rows=gather.rollout(
-                "results/{{experiment}}/rollout/{{agent}}/{{part}}.shards/{scatteritem}.jsonl"
-            ),
-            records=gather.rollout(
-                "results/{{experiment}}/rollout/{{agent}}/{{part}}.shards/{scatteritem}.json"
+            unpack(
+                PLAN.parts(
+                    "rollout",
+                    "results/{experiment}/rollout/{agent}/{part}.shards",
+                    gather.rollout("{scatteritem}"),
+                    made=[
+                        "results/{experiment}/rollout/{agent}/{part}.provenance.json"
+                    ],
+                )
             ),
         output:
             trajectories="results/{experiment}/rollout/{agent}/{part}.jsonl",
@@ -51,9 +57,11 @@ if PLAN.config.data.demonstrations.source == "rollout":
             "containers/core.sif"
         params:
             fingerprint=lambda wildcards: PLAN.stage("rollout", wildcards.agent),
+            shards=PLAN.code("shards"),
+            image=PLAN.image("core"),
         shell:
             "python -m score.gather rollout --rows {input.rows} --records {input.records} --out {output.trajectories} "
-            "--provenance {output.provenance} > {log} 2>&1"
+            "--provenance {output.provenance} --fingerprint {params.fingerprint} > {log} 2>&1"
 
 else:
 
@@ -76,6 +84,7 @@ else:
             tokenizer=lambda wildcards: PLAN.student_tokenizer(),
             limit=PLAN.config.data.demonstrations.max_tokens or 10**12,
             seed=PLAN.config.data.split_seed,
+            image=PLAN.image("train"),
         shell:
             "python -m score.data.demonstrations --raw {input.raw} --tokenizer {params.tokenizer} --max-tokens {params.limit} "
             "--seed {params.seed} --exclude {input.benchmarks} --out {output} 2>&1 | tee {log} >&2"

@@ -20,6 +20,7 @@ rule sft:
         gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
     params:
         fingerprint=lambda wildcards: PLAN.stage("sft", wildcards.agent, wildcards.seed),
+        image=PLAN.image("train"),
     shell:
         'python -m score.train.sft --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} "
@@ -57,6 +58,7 @@ rule grpo:
         fingerprint=lambda wildcards: PLAN.stage(
             "grpo", wildcards.agent, wildcards.seed
         ),
+        image=PLAN.image("train"),
     shell:
         'python -m score.train.grpo --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} --tasks {input.tasks} --splits {input.splits} "
@@ -83,6 +85,7 @@ rule dpo:
         gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
     params:
         fingerprint=lambda wildcards: PLAN.stage("dpo", wildcards.agent, wildcards.seed),
+        image=PLAN.image("train"),
     shell:
         'python -m score.train.dpo --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} "
@@ -108,6 +111,7 @@ rule variance:
         fingerprint=lambda wildcards: PLAN.stage(
             "variance", wildcards.agent, wildcards.seed
         ),
+        image=PLAN.image("train"),
     shell:
         'python -m score.train.variance --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} --out {output.spreads} 2>&1 | tee {log} >&2"

@@ -23,8 +23,6 @@ _EPISODE = (
         "agent/drivers.py",
         "agent/sessions.py",
         "attempts.py",
-        "shards.py",
-        "gather.py",
         "prompts/agent.yaml",
     ),
     *("engine/__init__.py", "engine/codec.py", "engine/transformers.py", "engine/openai.py"),
@@ -46,6 +44,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "seeds": ("data/seeds.py", "data/questions.py"),
     "splits": ("data/splits.py", "data/questions.py"),
     "demonstrations": ("data/demonstrations.py", "data/published.py", "data/questions.py"),
+    "shards": ("shards.py", "gather.py"),
     "rollout": (*_EPISODE, *_RIGHT, "data/splits.py", "correct/teacher.py", "rollout.py"),
     "correct": (
         *_EPISODE,

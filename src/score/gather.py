@@ -52,12 +52,12 @@ def corrections(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
 
 def evaluation(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
     """Writes one file per benchmark; returns how the attempts stopped."""
-    left = iter(rows)
+    asked = [(path, task) for path in args.tasks for task in questions(path, ruled_only=args.ruled_only)]
+    if [row["task"]["id"] for row in rows] != [task.id for _, task in asked]:
+        files = ", ".join(map(str, args.tasks))
+        raise ScoreError(f"{args.rows[0].parent}: attempts at other questions than those of {files}")
     for path in args.tasks:
-        mine = [(task, next(left, None)) for task in questions(path, ruled_only=args.ruled_only)]
-        if any(row is None or row["task"]["id"] != task.id for task, row in mine):
-            raise ScoreError(f"{args.rows[0].parent}: attempts at other questions than those of {path}")
-        write_rows(args.out_dir / path.name, [row for _, row in mine])
+        write_rows(args.out_dir / path.name, [row for (of, _), row in zip(asked, rows, strict=True) if of == path])
     return {"stops": dict(Counter(row["stop"] for row in rows))}
 
 
@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=Path, nargs="+", required=True, help="the shards' rows, from 1-of-N to N-of-N")
     parser.add_argument("--records", type=Path, nargs="+", required=True, help="the shards' provenance")
     parser.add_argument("--provenance", type=Path, required=True)
+    parser.add_argument("--fingerprint", required=True, help="of the stage's settings and code, for the provenance")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--out-dir", type=Path)
     parser.add_argument("--config", type=Path, help="corrections: the resolved config")
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = join([read_rows(path) for path in args.rows])
     counts = STAGES[args.stage](rows, args)
     records = [json.loads(path.read_text(encoding="utf-8")) for path in args.records]
-    write(args.provenance, merge(records) | counts)
+    write(args.provenance, merge(records) | counts | {"fingerprint": args.fingerprint})
 
 
 if __name__ == "__main__":

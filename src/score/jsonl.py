@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+"""What `flock` fails with on a file system without locks."""
+
 
 def numbered_rows(path: Path | str) -> Iterator[tuple[int, Row]]:
     """Yields (line number, object) of every line that is not blank, counting from 1.
@@ -150,7 +153,7 @@ class ResumableRows:
         except BlockingIOError:
             raise ScoreError(f"{self.path}: another job is writing this file; wait for it or cancel it") from None
         except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            if error.errno not in NO_LOCKS:
                 raise
             log.warning("%s: this file system has no locks; a second job on it would go unnoticed", self.path)
 

@@ -6,11 +6,12 @@ All paths are written out here or in the rules as `results/<experiment>/<stage>/
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +33,18 @@ MAIN_GROUPS = ("math", "facts")  # tables 1 and 3; the rest is deep search, tabl
 class Plan:
     """One experiment's plan: every method returns paths, names or words for params."""
 
-    def __init__(self, raw: Mapping[str, Any], *, main: bool = True) -> None:
-        """`main`: this is the process that a user started, not one of its jobs."""
+    def __init__(self, raw: Mapping[str, Any], *, main: bool = True, images: bool = False) -> None:
+        """
+        Args:
+            main: this is the process that a user started, not one of its jobs.
+            images: rules run in their images.
+        """
         self.config: Config = load(raw)
         self.root = f"results/{self.config.experiment}"
         asked = [lineage.named(self.config, word) for word in self.config.fresh] if main else []
         runs = [run for name in asked for run in (name, *(lineage.run(name, seed) for seed in self.config.seeds))]
         self._main, self._fresh = main, fresh.counts(Path(self.root), runs)
-        self.site = site.read()
+        self.site, self._images = site.read(), images
         self.micro = self.config.data.generated
         self.main = [b for b in self.config.benchmarks if benchmarks.get(b).group in MAIN_GROUPS]
         self.deep = [b for b in self.config.benchmarks if b not in self.main]
@@ -321,6 +326,40 @@ class Plan:
         again = {"fresh": self._fresh[run]} if run in self._fresh else {}
         return fingerprint.stage(self.config, name, agent, **again)
 
+    def parts(self, stage: str, folder: str, now: Sequence[str], made: Sequence[str]) -> Callable[[Any], dict]:
+        """An input function: the rows and records of a result's shards.
+
+        Args:
+            folder: of the shards, with wildcards.
+            now: the shards that it would be split into now ("1-of-8", ...). A result whose settings and code are those
+                of now keeps the shards that it was made of: with another number, nothing is made anew.
+            made: the files of the result, with wildcards; the last one is its provenance.
+        """
+
+        def chosen(wildcards: Any) -> dict[str, list[str]]:
+            files = [Path(path.format(**wildcards)) for path in made]
+            record = _json(files[-1]) if all(path.exists() for path in files) else {}
+            shards = list(now)
+            if record.get("fingerprint") == self.stage(stage, wildcards.agent, wildcards.get("seed")):
+                shards = [f"{number}-of-{record['shards']}" for number in range(1, record["shards"] + 1)]
+            where = folder.format(**wildcards)
+            return {
+                "rows": [f"{where}/{shard}.jsonl" for shard in shards],
+                "records": [f"{where}/{shard}.json" for shard in shards],
+            }
+
+        return chosen
+
+    def predicted(self, part: str) -> list[str]:
+        """The files of one part of an agent's evaluation, with wildcards; its provenance is the last one."""
+        names = {"main": self.main, "deep": self.deep, "hard": ["hard"]}[part]
+        folder = "results/{experiment}/eval/{agent}/{seed}"
+        return [*(f"{folder}/{name}.jsonl" for name in names), f"{folder}/provenance.{part}.json"]
+
+    def image(self, name: str) -> str:
+        """The digest of an image's recipe, for the params of the rules that run in it; nothing if none do."""
+        return _recipe(name, self.site.variant if self.site else "cuda") if self._images else ""
+
     def gpus(self, *models: str | None) -> int:
         """GPUs that a job with these models takes."""
         return sum(self.config.models[name].gpus for name in models if name is not None)
@@ -360,6 +399,21 @@ NEEDS = {
     "baselines": "an agent with `baseline: true`",
 }
 """Targets that exist only where the config has something for them."""
+
+
+@functools.cache
+def _recipe(name: str, variant: str) -> str:
+    from score.cluster import images
+
+    return images.recipe(name, variant)
+
+
+def _json(path: Path) -> dict[str, Any]:
+    """A file's JSON object; an empty one where a killed job left half of it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
 
 
 def seed_name(path: str) -> str:

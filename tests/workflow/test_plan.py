@@ -1,16 +1,23 @@
 """Planning: what is built for which target, in seconds, with errors before any job starts."""
 
+import json
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+from snakemake.iocontainers import Wildcards
+
+from score.config.load import merge
+from score.workflow import Plan
+from workflow.conftest import with_apptainer
 
 ROOT = Path(__file__).parents[2]
 
 
 def snakemake(*args: str, timeout: float = 60) -> subprocess.CompletedProcess:
     command = ["snakemake", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=with_apptainer())
 
 
 def rules_of(dry_run: subprocess.CompletedProcess) -> dict[str, int]:
@@ -144,3 +151,45 @@ def test_mistakes_end_before_any_job_with_one_line(config, message):
 def test_the_linter_has_nothing_to_say():
     done = snakemake("--lint")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+MICRO = merge(
+    yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load((ROOT / "configs/micro.yaml").read_text())
+)
+
+
+@pytest.mark.parametrize(
+    ("record", "count"),
+    [
+        (lambda now: {"fingerprint": now, "shards": 3}, 3),
+        (lambda now: {"fingerprint": "of other code", "shards": 3}, 2),
+        (lambda now: {"shards": 3}, 2),
+        (lambda now: None, 2),
+    ],
+)
+def test_a_result_keeps_the_shards_that_it_was_made_of_as_long_as_nothing_else_changes(
+    tmp_path, monkeypatch, record, count
+):
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(MICRO)
+    wildcards = Wildcards(fromdict={"experiment": "micro", "agent": "bc20", "seed": "0"})
+    folder = tmp_path / "results/micro/eval/bc20/0"
+    parts = plan.parts(
+        "evaluate",
+        "results/{experiment}/eval/{agent}/{seed}/main.shards",
+        ["1-of-2", "2-of-2"],
+        made=plan.predicted("main"),
+    )
+    assert len(parts(wildcards)["rows"]) == 2, "nothing is made yet"
+    folder.mkdir(parents=True)
+    for path in plan.predicted("main"):
+        Path(path.format(**wildcards)).touch()
+    known = record(plan.stage("evaluate", "bc20", "0"))
+    (folder / "provenance.main.json").write_text(json.dumps(known) if known else '{"fingerprint": "tor')
+    shards = [f"results/micro/eval/bc20/0/main.shards/{number}-of-{count}" for number in range(1, count + 1)]
+    assert parts(wildcards) == {
+        "rows": [f"{shard}.jsonl" for shard in shards],
+        "records": [f"{shard}.json" for shard in shards],
+    }
+    (folder / "math2.jsonl").unlink()
+    assert len(parts(wildcards)["rows"]) == 2, "what is new is split as it would be now"

@@ -128,7 +128,8 @@ def space(config: Config, results: Path, home: Path) -> list[Finding]:
         "results": (results, _ROWS_BYTES + sum(sizes) + CHECKPOINTS * sum(sizes[:AT_ONCE])),
         "models": (home, sum(size(entry, home) for entry in fetched)),
     }
-    formula = f"{_ROWS_BYTES // GB} GB + 1 model for each of {len(runs)} training runs, and {CHECKPOINTS} for {AT_ONCE} at once"
+    models = f"1 model for each of {len(runs)} training runs, and {CHECKPOINTS} for {AT_ONCE} at once"
+    formula = f"{_ROWS_BYTES // GB} GB + {models}"
     by_device: dict[int, list[str]] = {}
     for name, (folder, _) in wanted.items():
         by_device.setdefault(os.stat(existing(folder)).st_dev, []).append(name)

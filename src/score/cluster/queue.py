@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from score.errors import InfrastructureError, ScoreError
+from score.jsonl import NO_LOCKS
 
 log = logging.getLogger("queue")
 
@@ -123,6 +124,10 @@ def claim(root: Path) -> int:
         holder = os.read(descriptor, 200).decode(errors="replace").strip() or "another process"
         os.close(descriptor)
         raise ScoreError(f"{root}: another workflow is running this experiment ({holder})") from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        log.warning("%s: this file system has no locks; a second workflow would go unnoticed", root)
     os.truncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     return descriptor

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from score.config.load import nearest, one_line
 from score.config.schema import Config, Section
@@ -26,7 +26,6 @@ _ALWAYS = (
     *("SCORE_CONFIG", "SCORE_IMAGE_SHA256", "PYTHONPATH", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "TMPDIR"),
     *("HF_HOME", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PYTHONUTF8"),
 )
-_TIME = r"\d+(\.\d+)?|(\d+-)?\d+(:\d\d?){0,2}|(\d+[dhms])+"  # minutes, SLURM's words, Snakemake's words
 _BACKEND_KEYS = {"serper": ("SERPER_API_KEY",), "tavily": ("TAVILY_API_KEY",)}
 
 
@@ -53,39 +52,41 @@ def read(file: Path | None = None) -> Site | None:
     """The site, or None where there is no site file. Raises `ScoreError` with one line that names the first mistake."""
     file = path() if file is None else file
     if not file.exists():
-        if "SCORE_SITE" in os.environ:
+        if os.environ.get("SCORE_SITE"):
             raise ScoreError(f"SCORE_SITE: {file}: no such file; copy {EXAMPLE}")
         return None
     try:
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ScoreError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        raise ScoreError(f"{file}: cannot be read ({error.strerror})") from None
     try:
         site = Site.model_validate(raw or {})
     except ValidationError as error:
         raise ScoreError(one_line(error, Site, str(file))) from None
     for name, limits in site.partitions.items():
         for key, value in limits.items():
-            where = f"{file}: partitions.{name}.{key}"
-            if key not in _limits():
-                raise ScoreError(f"{where}: unknown limit; {nearest(key, _limits())}")
-            if not _fits(key, value):
-                kind = 'minutes or a quoted time such as "2-00:00:00"' if key == "max_runtime" else "a number"
-                raise ScoreError(f"{where}: expected {kind}, not {value!r}")
+            _check_limit(f"{file}: partitions.{name}.{key}", key, value)
     return site
 
 
-def _limits() -> list[str]:
+def _check_limit(where: str, key: str, value: Any) -> None:
+    """The executor plugin would stumble over a wrong limit in the middle of the run, or take it for none."""
     from snakemake_executor_plugin_slurm.partitions import PartitionLimits
 
-    return [*(field.name for field in dataclasses.fields(PartitionLimits)), "cluster"]
-
-
-def _fits(key: str, value: Any) -> bool:
-    """Can the plugin compare jobs with this limit? It finds out only when it submits."""
-    if key == "max_runtime":
-        return isinstance(value, int | float | str) and re.fullmatch(_TIME, str(value).strip()) is not None
-    return not key.startswith("max_") or (isinstance(value, int | float) and not isinstance(value, bool))
+    kinds = {field.name: field.type for field in dataclasses.fields(PartitionLimits)} | {"cluster": str}
+    if key not in kinds:
+        raise ScoreError(f"{where}: unknown limit; {nearest(key, kinds)}")
+    try:
+        if key == "max_runtime" and isinstance(value, str):
+            PartitionLimits(max_runtime=value)
+        else:
+            TypeAdapter(kinds[key]).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise ScoreError(f"{where}: {error.errors()[0]['msg'].lower()}, not {value!r}") from None
+    except Exception:  # the plugin's own, of any class
+        raise ScoreError(f'{where}: {value!r} is no time; minutes or "2-00:00:00"') from None
 
 
 def submission(site: Site, file: Path) -> dict[str, str]:
@@ -114,7 +115,7 @@ def environment(
         ours["TMPDIR"] = _expand(site.scratch, environ, "scratch")
     seen = {**environ, **ours}
     passed = [*_ALWAYS, *keys(config), *(site.environment if site else ())]
-    folders = [source, *(ours[name] for name in ("HF_HOME", "TMPDIR") if name in ours), *_folders(config, seen)]
+    folders = [source, *(seen[name] for name in ("HF_HOME", "TMPDIR") if name in seen), *_folders(config, seen)]
     folders += [os.path.expandvars(folder) for folder in (site.binds if site else ())]
     there = dict.fromkeys(os.path.abspath(folder) for folder in map(str, folders) if os.path.isdir(folder))
     given = [part for part in environ.get("APPTAINER_BIND", "").split(",") if part and part not in there]

@@ -3,7 +3,7 @@
     python -m score.models.hub --name ORG/NAME [--revision REV] --out models/hub/ORG/NAME/REV.json
 
 What is written is the record of the download: the commit that the revision meant, and the folder. Gated models need the
-user's HF_TOKEN. An interrupted download is continued.
+user's HF_TOKEN. Of an interrupted download the finished files are kept.
 """
 
 from __future__ import annotations
@@ -30,12 +30,14 @@ def download(name: str, revision: str = "main") -> dict[str, str]:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
+    unknown = f"{name}: the hub has no such model, or it is private and HF_TOKEN is not set or not valid"
     try:
         folder = snapshot_download(name, revision=revision, allow_patterns=list(WANTED))
     except GatedRepoError:
@@ -43,9 +45,17 @@ def download(name: str, revision: str = "main") -> dict[str, str]:
     except RevisionNotFoundError:
         raise ScoreError(f"{name}: the hub has no revision {revision!r} of it") from None
     except RepositoryNotFoundError:
-        raise ScoreError(f"{name}: the hub has no such model, or it is private and HF_TOKEN is not set") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise ScoreError(unknown) from None
+    except HFValidationError:
+        raise ScoreError(f"{name}: no name of a model on the hub; they are ORG/NAME") from None
+    except (LocalEntryNotFoundError, HTTPError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:  # the disk, not the hub
+            raise
+        if getattr(getattr(error, "response", None), "status_code", None) == 401:
+            raise ScoreError(unknown) from None
         raise InfrastructureError(f"{name}: the hub did not answer ({' '.join(str(error).split())[:200]})") from None
+    if not any(Path(folder).glob("*.safetensors")):
+        raise ScoreError(f"{name}: no weights as safetensors among its files")
     return {"name": name, "revision": revision, "commit": Path(folder).name, "folder": folder}
 
 
