@@ -10,14 +10,13 @@ from score.errors import InfrastructureError, ScoreError
 from score.scheduling import one_timer
 from score.workflow import Plan, pattern
 
-METHODS = workflow.deployment_settings.deployment_method
-
 # SystemExit, since Snakemake shows any other exception with the file and line that raised it.
 try:
     PLAN = Plan(
         config,
         main=workflow.is_main_process,
-        images=DeploymentMethod.APPTAINER in METHODS,
+        images=DeploymentMethod.APPTAINER
+        in workflow.deployment_settings.deployment_method,
     )
 except ScoreError as error:
     sys.exit(f"error: {error}")
@@ -28,11 +27,9 @@ one_timer(JobScheduler)
 
 onstart:
     try:
-        methods = workflow.deployment_settings.deployment_method
         PLAN.start(
             workflow.executor_plugin.name,
             arrays=getattr(workflow.executor_settings, "array_jobs", None),
-            images=DeploymentMethod.APPTAINER in methods,
         )
     except (ScoreError, InfrastructureError) as error:
         sys.exit(f"error: {error}")

@@ -68,13 +68,12 @@ class Plan:
             os.environ.update(site.submission(self.site, site.path()))
         os.environ.update(site.environment(self.site, self.config, os.environ, source=source, job=not self._main))
 
-    def start(self, executor: str, arrays: str | None = None, *, images: bool = False) -> None:
+    def start(self, executor: str, arrays: str | None = None) -> None:
         """Called when jobs are about to run.
 
         Args:
             executor: "local", "slurm", ...
             arrays: rules whose SLURM jobs are sent as job arrays, as the profile names them.
-            images: each rule runs in its image.
         Raises:
             ScoreError: the experiment is running already, an array would give jobs the GPUs of others, or on a cluster
                 something would make every job fail.
@@ -83,7 +82,7 @@ class Plan:
         if not self._main:
             return
         if executor == "slurm":
-            preflight.before_submission(self.config, self.site, arrays=arrays or "", images=images)
+            preflight.before_submission(self.config, self.site, arrays=arrays or "", images=self._images)
         self._claim = queue.claim(Path(self.root))
         if executor == "slurm":
             queue.cancel_orphans(Path(self.root))
