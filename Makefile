@@ -51,9 +51,7 @@ check: $(VENV)/.complete  ## formatting and lint
 	$(BIN)/snakemake --lint --quiet
 
 lock: $(VENV)/.complete  ## resolve envs/*.in anew into envs/*.lock
-	cd envs && for name in core train dev sandbox; do $(CURDIR)/$(BIN)/pip-compile --quiet --strip-extras --no-emit-index-url --no-emit-find-links \
-	  --no-emit-trusted-host --no-header --annotation-style=line --output-file=$$name.lock $$name.in; done
-	sed -i 's/+cpu / /' envs/*.lock  # a platform's own build of the same version will do
+	bash envs/lock.sh $(CURDIR)/$(BIN)
 
 clean:  ## remove the demo's results; everything else stays
 	rm -rf results/micro results/micro_leap0 results/micro_long results/tiny

@@ -10,22 +10,21 @@ from score.errors import InfrastructureError, ScoreError
 from score.scheduling import one_timer
 from score.workflow import Plan, pattern
 
-METHODS = workflow.deployment_settings.deployment_method
-
+# SystemExit, since Snakemake shows any other exception with the file and line that raised it.
 try:
     PLAN = Plan(
         config,
         main=workflow.is_main_process,
-        images=DeploymentMethod.APPTAINER in METHODS,
+        images=DeploymentMethod.APPTAINER
+        in workflow.deployment_settings.deployment_method,
     )
 except ScoreError as error:
-    raise WorkflowError(str(error)) from None
+    sys.exit(f"error: {error}")
 
 PLAN.share()
 one_timer(JobScheduler)
 
 
-# SystemExit, since Snakemake wraps any other exception in a traceback.
 onstart:
     try:
         PLAN.start(

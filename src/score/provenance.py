@@ -16,6 +16,7 @@ from score.records import content_key
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "vllm", "datasets", "numpy", "sympy", "math-verify", "snakemake")
 _DIGEST_FILE = "digest.json"
+_LABELS = Path("/.singularity.d/labels.json")
 
 
 def provenance(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
@@ -24,10 +25,35 @@ def provenance(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
         "commit": git_commit(),
         "python": platform.python_version(),
         "packages": {name: version for name in PACKAGES if (version := _version(name))},
-        "image": os.environ.get("APPTAINER_CONTAINER"),
+        "image": image(),
         "settings": settings,
         **facts,
     }
+
+
+def image() -> dict[str, str | None] | None:
+    """The image that this process runs in: its file, the digest of its recipe, and its sha256; None outside of one.
+
+    The file may not be visible inside: then SCORE_IMAGE_SHA256 tells its sha256, if whoever started this has set it.
+    """
+    file = os.environ.get("APPTAINER_CONTAINER")
+    if file is None:
+        return None
+    from score.cluster import images  # which asks this module for the commit
+
+    try:
+        sha256 = images.sha256(Path(file))
+    except OSError:
+        sha256 = os.environ.get("SCORE_IMAGE_SHA256")
+    return {"file": file, "recipe": _image_labels().get("org.score.recipe"), "sha256": sha256}
+
+
+def _image_labels() -> dict[str, str]:
+    """The labels of the image around this process, where Apptainer puts them."""
+    try:
+        return json.loads(_LABELS.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:

@@ -16,19 +16,18 @@ from pathlib import Path
 from typing import Any
 
 from score import fingerprint, fresh
-from score.cluster import queue, site
+from score.cluster import preflight, queue, site
 from score.config import Agent, Config, lineage, load
 from score.config.__main__ import dump
 from score.config.load import nearest
-from score.config.schema import Ablation, Model
+from score.config.schema import Ablation
 from score.data import benchmarks
-from score.engine import BASE_STUDENT
 from score.errors import ScoreError
 from score.jsonl import write_text
+from score.models import made
 from score.records import content_key
 
 MAIN_GROUPS = ("math", "facts")  # tables 1 and 3; the rest is deep search, table 2
-MADE_MODELS = "models/"  # model folders below it are made by a rule
 
 
 class Plan:
@@ -76,32 +75,18 @@ class Plan:
             executor: "local", "slurm", ...
             arrays: rules whose SLURM jobs are sent as job arrays, as the profile names them.
         Raises:
-            ScoreError: the experiment is running already, or an array would give jobs the GPUs of others.
+            ScoreError: the experiment is running already, an array would give jobs the GPUs of others, or on a cluster
+                something would make every job fail.
             InfrastructureError: SLURM does not answer.
         """
         if not self._main:
             return
-        self._check_arrays(re.findall(r"\w+", arrays or ""))
+        if executor == "slurm":
+            preflight.before_submission(self.config, self.site, arrays=arrays or "", images=self._images)
         self._claim = queue.claim(Path(self.root))
         if executor == "slurm":
             queue.cancel_orphans(Path(self.root))
         fresh.remember(Path(self.root), self._fresh)
-
-    def _check_arrays(self, rules: Sequence[str]) -> None:
-        """All jobs of a SLURM array get what its first one asks for, so they must ask for the same."""
-        teacher = self.config.roles.teacher
-        actors = {agent.name: self.base(agent.name) for agent in self.config.agents}
-        students = [actors[agent.name] for agent in self.config.agents if agent.data == "cold_start"]
-        needs = {
-            "evaluate": {self.gpus(model) for model in actors.values()},
-            "correct": {self.gpus(model, teacher) for model in students},
-        }
-        for rule in rules:
-            if len(counts := needs.get(rule, ())) > 1:
-                raise ScoreError(
-                    f"slurm-array-jobs: jobs of {rule!r} need {' or '.join(map(str, sorted(counts)))} GPUs, and a "
-                    f"job array gives all the first one's; leave {rule!r} out of it"
-                )
 
     def agents(self, method: str | None = None) -> list[str]:
         """Names of agents, by method; those without rows included, as others may start from them."""
@@ -224,7 +209,7 @@ class Plan:
         """What a rule makes of some entries of `models`: a converted folder, or the record of a download from the
         hub."""
         wanted = [self.config.models[name] for name in models if name is not None]
-        return list(dict.fromkeys(path for model in wanted if (path := _made(model))))
+        return list(dict.fromkeys(path for model in wanted if (path := made(model))))
 
     def corpus(self) -> list[str]:
         """The local search corpus that acting needs, if any."""
@@ -423,18 +408,6 @@ NEEDS = {
     "baselines": "an agent with `baseline: true`",
 }
 """Targets that exist only where the config has something for them."""
-
-
-def _made(model: Model) -> str | None:
-    """The path by which a rule makes or fetches a model; None for a remote one, a user's folder, a shipped one."""
-    path = model.path or ""
-    if path.startswith(MADE_MODELS):
-        return path
-    if model.engine not in ("vllm", "transformers") or path == BASE_STUDENT or path.startswith((".", "/", "~", "$")):
-        return None
-    if path.count("/") != 1 or Path(path).is_dir():
-        return None
-    return f"{MADE_MODELS}hub/{path}/{model.revision or 'main'}.json"
 
 
 @functools.cache

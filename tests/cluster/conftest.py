@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
+
+from cluster.fake_slurm import ROOT, SITE
 
 TERMINAL = ("BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "TIMEOUT")
 
@@ -144,3 +147,20 @@ def cluster(slurm: Cluster):
     slurm.submitted.clear()
     yield slurm
     slurm.clean()
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A working folder of its own, with the repository's files and a site that fits `FakeSlurm`."""
+    for name in ("Snakefile", "config.yaml", "configs", "envs", "profiles", "slurm", "rules", "src"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    (tmp_path / "plain").mkdir()
+    raw = yaml.safe_load((ROOT / "slurm/profile.yaml").read_text())
+    del raw["software-deployment-method"]
+    (tmp_path / "plain/profile.yaml").write_text(yaml.safe_dump(raw))
+    (tmp_path / "site.yaml").write_text(SITE)
+    monkeypatch.chdir(tmp_path)
+    for name in ("SCORE_SITE", "SERPER_API_KEY", "HF_HUB_OFFLINE", "TMPDIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    return tmp_path

@@ -19,11 +19,11 @@ daemons() {
 # What else of this cluster is there: daemons that lost their pid file, and the processes of jobs with the slurmstepd above them. All carry
 # the cluster's SLURM_CONF; a person's shell does too, but it has no job number.
 others() {
-  local process
-  for process in /proc/[0-9]*; do
-    grep -qzxF "SLURM_CONF=$SLURM_CONF" "$process/environ" 2>/dev/null || continue
+  local environ process
+  { grep -slzxF "SLURM_CONF=$SLURM_CONF" /proc/[0-9]*/environ || true; } | while read -r environ; do
+    process=${environ%/environ}
     case $(readlink "$process/exe") in
-      */slurmctld | */slurmd | */slurmstepd) ;;
+      */slurmctld* | */slurmd* | */slurmstepd*) ;; # Debian's are slurmstepd-wlm and so on
       *) grep -qz '^SLURM_JOB_ID=' "$process/environ" 2>/dev/null || continue ;;
     esac
     echo "${process#/proc/} $(cat "$process/comm" 2>/dev/null)"
@@ -32,13 +32,13 @@ others() {
 
 # end SECONDS COMMAND...: TERM what COMMAND lists, KILL what is left after SECONDS.
 end() {
-  local seconds=$1 pids tick
+  local until=$((SECONDS + $1)) pids
   shift
   pids=$("$@" | cut -d' ' -f1)
   [ -n "$pids" ] || return 0
   # shellcheck disable=SC2086  # several numbers
   kill -TERM $pids 2>/dev/null || true
-  for ((tick = 0; tick < seconds * 5; tick++)); do
+  while [ "$SECONDS" -lt "$until" ]; do
     [ -n "$("$@")" ] || return 0
     sleep 0.2
   done

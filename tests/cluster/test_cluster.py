@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -148,13 +149,26 @@ def test_an_ordinary_user_builds_an_image_and_a_job_runs_it(cluster, tmp_path):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="starting a second cluster needs root")
-def test_stop_leaves_nothing(cluster):
+@pytest.mark.parametrize("crashed", [False, True])
+def test_stop_leaves_nothing(cluster, crashed):
     """A cluster of its own, beside the one the tests run on: two folders do not meet."""
-    folder = Path(f"/tmp/score-cluster-stop-{os.getpid()}")
+    folder = Path(tempfile.mkdtemp(prefix="score-cluster-stop-", dir="/tmp"))
+    env = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
 
     def script(name: str, *args: str) -> subprocess.CompletedProcess:
-        env = {k: v for k, v in os.environ.items() if k != "SLURM_CONF"}
-        return subprocess.run(["bash", HERE / name, *args], capture_output=True, text=True, timeout=120, env=env)
+        plain = {k: v for k, v in os.environ.items() if k != "SLURM_CONF"}
+        return subprocess.run(["bash", HERE / name, *args], capture_output=True, text=True, timeout=120, env=plain)
+
+    def processes() -> list[str]:
+        """Commands of all processes that carry this cluster's SLURM_CONF."""
+        found = []
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"SLURM_CONF={folder}/slurm.conf".encode() in (entry / "environ").read_bytes():
+                    found.append((entry / "comm").read_text().strip())
+            except OSError:
+                continue
+        return found
 
     try:
         done = script("start.sh", str(folder))
@@ -162,20 +176,19 @@ def test_stop_leaves_nothing(cluster):
         again = script("start.sh", str(folder))
         assert again.returncode != 0
         assert "runs already" in again.stderr
-        env = os.environ | {"SLURM_CONF": str(folder / "slurm.conf")}
         # A job that ignores the TERM and has a child is gone as well.
         text = f"#!/bin/bash\ntrap '' TERM\nsleep 1000 & echo $! >{folder}/child; wait; sleep 1000\n"
         subprocess.run(["sbatch", "--output=/dev/null"], input=text, text=True, env=env, check=True, timeout=30)
-        cluster.wait_for(lambda: (folder / "child").exists() and (folder / "child").read_text(), 30, "the job's child")
-        child = int((folder / "child").read_text())
-        daemons = script("stop.sh", "--list", str(folder)).stdout.split()
-        assert {"slurmctld", "slurmd", "munged"} <= set(daemons)
-        pids = [child, *(int(word) for word in daemons if word.isdigit())]
+        cluster.wait_for(lambda: (folder / "child").exists(), 30, "the job's child")
+        assert {"slurmctld", "slurmd", "slurmstepd", "munged", "sleep"} <= set(processes())
+        if crashed:
+            for name in ("slurmctld", "slurmd"):
+                os.kill(int((folder / f"run/{name}.pid").read_text()), signal.SIGKILL)
         done = script("stop.sh", str(folder))
         assert done.returncode == 0, done.stderr
-        assert [pid for pid in pids if cluster.running(pid)] == []
+        assert processes() == []
         assert sorted(path.name for path in folder.iterdir()) == ["child", "lock", "log"]
     finally:
         script("stop.sh", str(folder))
-        subprocess.run(["rm", "-rf", folder], check=True)
+        shutil.rmtree(folder)
     assert cluster.node_state()  # the tests' own cluster is still there

@@ -122,7 +122,7 @@ def test_every_rule_runs_in_its_image(undisturbed: Workflow):
         ("theory/score_sft-s0.provenance.json", "train"),
     ):
         record = json.loads(undisturbed.path(name).read_text())
-        assert record["image"]["path"].endswith(f"containers/{image}.sif"), name
+        assert record["image"]["file"].endswith(f"containers/{image}.sif"), name
         assert len(record["image"]["sha256"]) == 64, name
         assert record["image"]["recipe"], name
     said = undisturbed.said()

@@ -59,7 +59,9 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
 
 def one_line(error: ValidationError, root: type[BaseModel], file: str) -> str:
     """The first mistake of a config or site file: where it is, what is wrong, and the nearest valid key."""
-    first = error.errors()[0]
+    mistakes = error.errors()
+    # A mistyped key is also a missing one, if it is required: the typing mistake says more.
+    first = next((mistake for mistake in mistakes if mistake["type"] == "extra_forbidden"), mistakes[0])
     where = ".".join(str(part) for part in first["loc"]) or "top level"
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])

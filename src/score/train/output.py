@@ -58,8 +58,12 @@ def finish(
     tokenizer: PreTrainedTokenizerBase,
     history: Sequence[Mapping[str, Any]],
     record: Mapping[str, Any],
+    work: Path,
 ) -> None:
-    """Writes `model/`, `log.csv` and `provenance.json` below `out`; the model folder appears complete or not at all."""
+    """Writes `model/`, `log.csv` and `provenance.json` below `out`; the model folder appears complete or not at all.
+
+    Then removes the run's checkpoints in `work`: three times the model's size each, of use only to a killed run.
+    """
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     partial = out / ".model.partial"
@@ -71,6 +75,7 @@ def finish(
     write(out / "provenance.json", {**record, "model": digest})
     shutil.rmtree(out / "model", ignore_errors=True)
     partial.rename(out / "model")
+    shutil.rmtree(work / "checkpoints", ignore_errors=True)
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
