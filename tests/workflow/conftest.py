@@ -26,7 +26,7 @@ COMMAND = [
 ]
 
 
-def run(*args: str, timeout: float = 500, folder: Path = ROOT) -> subprocess.CompletedProcess:
+def run(*args: str, timeout: float = 1500, folder: Path = ROOT) -> subprocess.CompletedProcess:
     ours = with_apptainer()
     ours.pop("PYTHONPATH", None)  # it may name another copy
     return subprocess.run([*COMMAND, *args], cwd=folder, capture_output=True, text=True, timeout=timeout, env=ours)
@@ -42,7 +42,7 @@ def killed_run() -> set[str]:
     """Starts from nothing and is killed with -9 as soon as the correction has kept its first attempts: their keys."""
     subprocess.run(["rm", "-rf", str(RESULTS)], check=True)
     workflow = subprocess.Popen([*COMMAND], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + 600
     while time.monotonic() < deadline and workflow.poll() is None:
         kept = [path for path in RESULTS.glob("work/correct/*/attempts.1-of-1.jsonl") if path.stat().st_size > 0]
         if kept:

@@ -14,7 +14,7 @@ from score.correct.mps import Mentored
 from score.records import Trajectory
 from workflow.conftest import RESULTS, run
 
-pytestmark = [pytest.mark.dag, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.dag, pytest.mark.timeout(1800)]  # minutes on an idle machine
 
 
 def rows(path: str) -> list[dict]:

@@ -8,7 +8,7 @@ import pytest
 
 from workflow.conftest import Job, Project
 
-pytestmark = [pytest.mark.dag, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.dag, pytest.mark.timeout(1800)]
 
 TRAINING = {"sft", "grpo", "dpo"}
 BEFORE = {"seeds", "benchmark", "splits"}
