@@ -80,7 +80,7 @@ def _check_limit(where: str, key: str, value: Any) -> None:
     if key not in kinds:
         raise ScoreError(f"{where}: unknown limit; {nearest(key, kinds)}")
     if key == "max_runtime" and isinstance(value, str):
-        if not re.fullmatch(_TIME, value.strip()):  # the plugin takes "3 dys" for three minutes
+        if not re.fullmatch(_TIME, value.strip()):  # the plugin takes any word that begins like a unit
             raise ScoreError(f'{where}: {value!r} is no time; minutes or "2-00:00:00"')
         return
     try:
