@@ -190,7 +190,8 @@ def _lay_out(stage: Path, name: str, variant: Variant, mirror: str | None, pip: 
     (stage / "site").mkdir()
     binds = packages.hand_in(stage / "site", pip, {"MIRROR": mirror} if mirror else {})
     words = [word for key, value in known.items() for word in ("--build-arg", f"{key}={value}")]
-    return ["--fakeroot", "--mksquashfs-args", _SQUASH, *packages.bind_options(binds), *words]
+    # --force: else a layer keeps the labels of the image below it.
+    return ["--fakeroot", "--force", "--mksquashfs-args", _SQUASH, *packages.bind_options(binds), *words]
 
 
 def _arguments() -> argparse.ArgumentParser:
