@@ -6,6 +6,7 @@ sys.path.insert(0, f"{workflow.basedir}/src")
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.settings.types import DeploymentMethod
 
+from score import launch, targets
 from score.errors import InfrastructureError, ScoreError
 from score.scheduling import one_timer
 from score.workflow import Plan, pattern
@@ -21,13 +22,14 @@ try:
 except ScoreError as error:
     sys.exit(f"error: {error}")
 
-PLAN.share()
+launch.share(PLAN)
 one_timer(JobScheduler)
 
 
 onstart:
     try:
-        PLAN.start(
+        launch.start(
+            PLAN,
             workflow.executor_plugin.name,
             arrays=getattr(workflow.executor_settings, "array_jobs", None),
         )

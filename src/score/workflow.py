@@ -1,33 +1,34 @@
 """What the Snakemake rules ask: which files a target needs. Pure functions of the config, so that the rules stay plain.
 
-All paths are written out here or in the rules as `results/<experiment>/<stage>/...`. Only `Plan.share` and
-`Plan.start` write to the disk.
+All paths are written out here or in the rules as `results/<experiment>/<stage>/...`.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-import os
 import re
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from score import fingerprint, fresh
-from score.cluster import preflight, queue, site
+from score.cluster import site
 from score.config import Agent, Config, lineage, load
 from score.config.__main__ import dump
 from score.config.load import nearest
-from score.config.schema import Ablation
 from score.data import benchmarks
 from score.errors import ScoreError
-from score.jsonl import write_text
 from score.models import made
-from score.records import content_key
 
 MAIN_GROUPS = ("math", "facts")  # tables 1 and 3; the rest is deep search, table 2
+
+
+_IMAGES = {
+    **dict.fromkeys(("rollout", "correct", "evaluate"), "serve"),
+    **dict.fromkeys(("sft", "grpo", "dpo", "variance"), "train"),
+}
+"""Stage -> the image that its rule runs in."""
 
 
 class Plan:
@@ -43,50 +44,11 @@ class Plan:
         self.root = f"results/{self.config.experiment}"
         asked = [lineage.named(self.config, word) for word in self.config.fresh] if main else []
         runs = [run for name in asked for run in (name, *(lineage.run(name, seed) for seed in self.config.seeds))]
-        self._main, self._fresh = main, fresh.counts(Path(self.root), runs)
-        self.site, self._images = site.read(), images
+        self.is_main, self.fresh = main, fresh.counts(Path(self.root), runs)
+        self.site, self.images = site.read(), images
         self.micro = self.config.data.generated
         self.main = [b for b in self.config.benchmarks if benchmarks.get(b).group in MAIN_GROUPS]
         self.deep = [b for b in self.config.benchmarks if b not in self.main]
-
-    def share(self) -> None:
-        """Lets jobs import this package, read this config and know the site: they inherit it all from this process,
-        on a cluster too, where each job calls this again with the variables that SLURM gave it.
-
-        The config is no input file of any rule: it would be newer than everything at each change. What a rule depends
-        on is in its params as a fingerprint. The file is named after its content, so that another invocation with
-        another config cannot change it under a running job.
-        """
-        source = Path(__file__).parents[1]
-        others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part not in ("", str(source))]
-        os.environ["PYTHONPATH"] = os.pathsep.join([str(source), *others])
-        path = Path(self.root, "work", "config", f"{content_key(self.resolved())}.yaml")
-        if not path.exists():
-            write_text(path, self.resolved())
-        os.environ["SCORE_CONFIG"] = str(path)
-        if self.site and self._main:
-            os.environ.update(site.submission(self.site, site.path()))
-        os.environ.update(site.environment(self.site, self.config, os.environ, source=source, job=not self._main))
-
-    def start(self, executor: str, arrays: str | None = None) -> None:
-        """Called when jobs are about to run.
-
-        Args:
-            executor: "local", "slurm", ...
-            arrays: rules whose SLURM jobs are sent as job arrays, as the profile names them.
-        Raises:
-            ScoreError: the experiment is running already, an array would give jobs the GPUs of others, or on a cluster
-                something would make every job fail.
-            InfrastructureError: SLURM does not answer.
-        """
-        if not self._main:
-            return
-        if executor == "slurm":
-            preflight.before_submission(self.config, self.site, arrays=arrays or "", images=self._images)
-        self._claim = queue.claim(Path(self.root))
-        if executor == "slurm":
-            queue.cancel_orphans(Path(self.root))
-        fresh.remember(Path(self.root), self._fresh)
 
     def agents(self, method: str | None = None) -> list[str]:
         """Names of agents, by method; those without rows included, as others may start from them."""
@@ -322,7 +284,7 @@ class Plan:
     def stage(self, name: str, agent: str, seed: str | None = None) -> str:
         """A fingerprint for a rule's params and its work folder; `seed` where the stage has one."""
         run = agent if seed is None else lineage.run(agent, seed)
-        again = {"fresh": self._fresh[run]} if run in self._fresh else {}
+        again = {"fresh": self.fresh[run]} if run in self.fresh else {}
         return fingerprint.stage(self.config, name, agent, **again, **self._inside(_IMAGES[name]))
 
     def parts(self, stage: str, folder: str, now: Sequence[str], made: Sequence[str]) -> Callable[[Any], dict]:
@@ -357,11 +319,11 @@ class Plan:
 
     def image(self, name: str) -> str:
         """The digest of an image's recipe, for the params of the rules that run in it; nothing if none do."""
-        return _recipe(name, self.site.variant if self.site else "cuda") if self._images else ""
+        return _recipe(name, self.site.variant if self.site else "cuda") if self.images else ""
 
     def _inside(self, image: str) -> dict[str, str]:
         """What an image adds to a fingerprint. With another recipe, work is begun anew, not continued."""
-        return {"image": self.image(image)} if self._images else {}
+        return {"image": self.image(image)} if self.images else {}
 
     def gpus(self, *models: str | None) -> int:
         """GPUs that a job with these models takes."""
@@ -382,32 +344,6 @@ class Plan:
     def base(self, agent: str) -> str:
         """Key in `models` of the model that an agent is, or was trained from."""
         return lineage.base_model(self.config, agent)
-
-    def unknown_target(self, target: str, targets: Iterable[str]) -> str:
-        """Why a target is none of `targets`: this config has nothing for it, or it is a slip of the pen."""
-        word = target.removeprefix("ablation_")
-        if word != target and word in typing.get_args(Ablation):
-            off = [agent.name for agent in self.config.agents if agent.ablation == word]
-            why = f"its agent {off[0]!r} is switched off (`skip`)" if off else "no agent of the config is it"
-            return f"target {target!r}: {why}"
-        if target in NEEDS:
-            return f"target {target!r}: it needs {NEEDS[target]}, which this config has not"
-        return f"unknown target {target!r}; {nearest(target, targets)}"
-
-
-_IMAGES = {
-    **dict.fromkeys(("rollout", "correct", "evaluate"), "serve"),
-    **dict.fromkeys(("sft", "grpo", "dpo", "variance"), "train"),
-}
-"""Stage -> the image that its rule runs in."""
-
-NEEDS = {
-    **{f"table{n}": f"agents and benchmarks of table {n}" for n in (1, 2, 3)},
-    **dict.fromkeys(("figure3a", "figure3b", "learning_curves"), "an agent with `ablation: full`"),
-    **dict.fromkeys(("horizon", "gradient_variance", "theory"), "a generated world and an agent with `ablation: full`"),
-    "baselines": "an agent with `baseline: true`",
-}
-"""Targets that exist only where the config has something for them."""
 
 
 @functools.cache

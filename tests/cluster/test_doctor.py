@@ -59,8 +59,8 @@ def test_no_partition_is_asked_about_twice_and_nothing_is_queued(clone):
     [
         ("partitions: {gpu: {max_gpus: 8}}", "partitions.gpu.max_gpus: unknown limit; did you mean 'max_gpu'?"),
         ("partitons: {gpu: {}}", "partitons: unknown key; did you mean 'partitions'?"),
-        ('partitions: {gpu: {max_gpu: "8"}}', "partitions.gpu.max_gpu: expected a number, not '8'"),
-        ("partitions: {gpu: {max_runtime: 3 dys}}", "max_runtime: expected minutes or a quoted time"),
+        ('partitions: {gpu: {max_gpu: "8"}}', "partitions.gpu.max_gpu: input should be a valid integer, not '8'"),
+        ("partitions: {gpu: {max_runtime: 3 dys}}", "max_runtime: '3 dys' is no time; minutes or"),
         ("partitions: {gpu: {}", "not valid YAML"),
     ],
 )

@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from score import cli
+from score import cli, launch
 from score.cluster import checks, jobs, places, preflight, probing, profile, report, site, slurm
 from score.cluster.finding import Finding, bad, good, unchecked
 from score.cluster.queue import Slurm
@@ -169,7 +169,7 @@ def probes(needs: Sequence[jobs.Need], here: site.Site) -> list[report.Ask]:
 
 def _probe(setup: Setup, ask: Slurm, timeout_s: float) -> Iterator[Finding]:
     """Sends the probes with the variables that snakemake would have."""
-    Plan(setup.raw).share()
+    launch.share(Plan(setup.raw))
     apptainer = setup.profile.apptainer
     order = {
         "cuda": setup.site.variant == "cuda",
