@@ -39,7 +39,7 @@ Variant = Literal["cuda", "cpu"]
 IMAGES = ("core", "train", "serve")
 _ROOT = Path(__file__).parents[3]
 _COMPILER = "g++ python3-dev libnuma1"  # vLLM compiles at run time, on a CPU too (log-probabilities)
-_SQUASH = "-comp zstd -Xcompression-level 3"  # unpacks several times faster than the default: every import of a job waits for it
+_SQUASH = "-comp zstd -Xcompression-level 3"  # unpacks far faster than the default; every import of a job waits for it
 _SCRIPTS = ("containers/install.sh", "containers/check.sh", "envs/install.sh")
 _CUDA = "nvidia/cuda:13.0.2-devel-ubuntu24.04"  # a tag: pinned as far as whoever publishes it leaves it in place
 
