@@ -285,6 +285,14 @@ def test_an_image_that_is_not_visible_inside_is_told_by_the_environment(tmp_path
     assert provenance.image()["sha256"] == "f" * 64
 
 
+def test_an_image_without_git_learns_the_commit_from_the_workflow(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("SCORE_COMMIT", raising=False)
+    assert provenance.git_commit() is None
+    monkeypatch.setenv("SCORE_COMMIT", "abc")
+    assert provenance.git_commit() == "abc"
+
+
 @pytest.mark.parametrize("name", images.IMAGES)
 def test_an_image_that_was_built_here_is_what_it_says(name):
     path = images.image_path(name)
