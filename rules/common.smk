@@ -19,10 +19,10 @@ try:
         images=DeploymentMethod.APPTAINER
         in workflow.deployment_settings.deployment_method,
     )
+    launch.share(PLAN)
 except ScoreError as error:
     sys.exit(f"error: {error}")
 
-launch.share(PLAN)
 one_timer(JobScheduler)
 
 
@@ -35,6 +35,10 @@ onstart:
         )
     except (ScoreError, InfrastructureError) as error:
         sys.exit(f"error: {error}")
+
+
+onsuccess:
+    launch.tidy(PLAN)
 
 
 # Shards of a stage, as many as `shards` of the config says or --set-scatter evaluate=8. What is finished keeps the number

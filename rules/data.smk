@@ -132,9 +132,9 @@ rule smollm2:
     log:
         "logs/smollm2.log",
     container:
-        "containers/core.sif"
+        "containers/train.sif"
     params:
-        image=PLAN.image("core"),
+        image=PLAN.image("train"),
     shell:
         "python -m score.models.smollm2 --out {output} > {log} 2>&1"
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 from score import fresh
 from score.cluster import preflight, queue, site
+from score.config import lineage
 from score.jsonl import write_text
 from score.provenance import git_commit
 from score.records import content_key
@@ -30,6 +32,8 @@ def share(plan: Plan) -> None:
     os.environ["SCORE_CONFIG"] = str(path)
     if commit := git_commit():
         os.environ["SCORE_COMMIT"] = commit  # for jobs in images, which have no git
+    if plan.images and plan.is_main:
+        site.hub(plan.site, os.environ).mkdir(parents=True, exist_ok=True)  # what does not exist cannot be bound
     if plan.site and plan.is_main:
         os.environ.update(site.submission(plan.site, site.path()))
     os.environ.update(site.environment(plan.site, plan.config, os.environ, source=source, job=not plan.is_main))
@@ -50,7 +54,17 @@ def start(plan: Plan, executor: str, arrays: str | None = None) -> None:
         return
     if executor == "slurm":
         preflight.before_submission(plan.config, plan.site, arrays=arrays or "", images=plan.images)
-    queue.claim(Path(plan.root))
+    alone = queue.claim(Path(plan.root)) is not None  # it stays open, and so held, as long as this process lives
     if executor == "slurm":
-        queue.cancel_orphans(Path(plan.root))
+        queue.cancel_orphans(Path(plan.root), alone=alone)
     fresh.remember(Path(plan.root), plan.fresh)
+
+
+def tidy(plan: Plan) -> None:
+    """Called when all jobs have ended well: no run needs its checkpoints any more."""
+    for agent in plan.config.agents:
+        for run, seed in ((lineage.run(agent.name, seed), seed) for seed in plan.config.seeds):
+            if agent.method != "prompt" and Path(plan.root, "train", run, "model").is_dir():
+                word = plan.stage(agent.method, agent.name, str(seed))
+                for folder in Path(plan.root, "work", "train", f"{run}-{word}").glob("*/checkpoints"):
+                    shutil.rmtree(folder, ignore_errors=True)

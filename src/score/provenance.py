@@ -46,7 +46,7 @@ def provenance(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
 def image() -> dict[str, str | None] | None:
     """The image that this process runs in: its file, the digest of its recipe, and its sha256; None outside of one.
 
-    The file may not be visible inside: then SCORE_IMAGE_SHA256 tells its sha256, if whoever started this has set it.
+    The sha256 is None where the file cannot be seen from inside.
     """
     file = os.environ.get("APPTAINER_CONTAINER")
     if file is None:
@@ -56,7 +56,7 @@ def image() -> dict[str, str | None] | None:
     try:
         sha256 = images.sha256(Path(file))
     except OSError:
-        sha256 = os.environ.get("SCORE_IMAGE_SHA256")
+        sha256 = None
     return {"file": file, "recipe": _image_labels().get("org.score.recipe"), "sha256": sha256}
 
 

@@ -69,7 +69,7 @@ class Cluster:
         return dict(line.split() for line in call("squeue", "-h", "-o", "%A %T", *options).splitlines())
 
     def job(self, number: str) -> dict[str, str]:
-        """What `scontrol show job` says; a finished job is remembered for MinJobAge (300 s)."""
+        """What `scontrol show job` says; a finished job is remembered for MinJobAge (two hours)."""
         words = self.scontrol("show", "job", number, "--oneliner").split()
         return dict(word.split("=", 1) for word in words if "=" in word)
 

@@ -9,4 +9,5 @@ case $1 in
     polling=(--slurm-init-seconds-before-status-checks 5 --seconds-between-status-checks 3 --latency-wait 15)
     time snakemake --profile slurm --configfile configs/micro.yaml "${polling[@]}"
     ;;
+  *) echo "usage: $0 test|demo" >&2; exit 2 ;;
 esac

@@ -56,7 +56,7 @@ PropagateResourceLimits=NONE
 # What tests provoke happens soon. A busy machine still gets the time to answer.
 KillWait=5
 OverTimeLimit=0
-MinJobAge=300
+MinJobAge=7200
 SlurmdTimeout=30
 MessageTimeout=30
 BatchStartTimeout=60

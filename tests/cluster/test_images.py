@@ -277,12 +277,10 @@ def test_a_result_says_which_image_it_comes_from(tmp_path, monkeypatch):
     }
 
 
-def test_an_image_that_is_not_visible_inside_is_told_by_the_environment(tmp_path, monkeypatch):
+def test_an_image_that_is_not_visible_inside_has_no_sha256(tmp_path, monkeypatch):
     monkeypatch.setattr(provenance, "_LABELS", tmp_path / "labels.json")
     monkeypatch.setenv("APPTAINER_CONTAINER", "/nowhere/core.sif")
     assert provenance.image() == {"file": "/nowhere/core.sif", "recipe": None, "sha256": None}
-    monkeypatch.setenv("SCORE_IMAGE_SHA256", "f" * 64)
-    assert provenance.image()["sha256"] == "f" * 64
 
 
 def test_an_image_without_git_learns_the_commit_from_the_workflow(tmp_path, monkeypatch):

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -237,13 +236,9 @@ def test_a_workflow_stops_before_it_submits(real, clone, monkeypatch):
     (clone / "other.yaml").write_text("partitions: {gpuu: {max_gpu: 8}, cpu: {}}\nvariant: cpu")
     environ = os.environ | {"SCORE_SITE": str(clone / "other.yaml")}
     command = ["snakemake", "--profile", "plain", "--configfile", "configs/micro.yaml"]
-    begun = time.monotonic()
     done = subprocess.run(command, cwd=clone, env=environ, capture_output=True, text=True, timeout=60)
     assert done.returncode != 0
     assert "error: partition gpuu: SLURM has no partition 'gpuu'" in done.stderr
     assert "Traceback" not in done.stderr
     assert queue_of(clone) == []
-    assert time.monotonic() - begun < 40
-    checked = time.monotonic()
     preflight.before_submission(config_of(), site_of("partitions: {gpu: {}}"), arrays="", images=False)
-    assert time.monotonic() - checked < 5

@@ -113,6 +113,13 @@ def test_it_waits_until_the_orphans_are_gone(root, caplog):
     assert "cancelling 1 SLURM jobs of an earlier, killed workflow: 1" in caplog.text
 
 
+def test_without_locks_nobody_knows_whose_jobs_they_are_so_none_is_cancelled(root):
+    slurm = Slurm(job("1", os.getcwd(), "rule_sft_wildcards_micro_bc20_0"))
+    with pytest.raises(ScoreError, match="SLURM jobs 1 of this experiment are in the queue; without file locks"):
+        cancel_orphans(root, slurm, alone=False)
+    assert slurm.cancelled == set()
+
+
 def test_orphans_that_do_not_end_are_named(root):
     slurm = Slurm(*(job(n, os.getcwd(), "rule_sft_wildcards_micro_bc20_0") for n in "12"), lingers=10**9)
     with pytest.raises(InfrastructureError) as error:
@@ -193,7 +200,7 @@ def test_a_file_system_without_locks_is_said_and_lets_the_workflow_run(root, mon
         raise OSError(code, os.strerror(code))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    os.close(claim(root))
+    assert claim(root) is None
     assert "this file system has no locks; a second workflow would go unnoticed" in caplog.text
 
 

@@ -137,10 +137,27 @@ def test_variables_reach_into_images_under_their_apptainer_names_and_no_others_d
     assert inside == {
         "SCORE_CONFIG": "work/c.yaml",
         "CUDA_VISIBLE_DEVICES": "0,3",
-        "PYTHONPATH": "/x",
+        "PYTHONPATH": str(ROOT / "src"),  # and nothing of the user's own, which could stand before locked packages
         "MINE": "m",
         "HF_HUB_OFFLINE": "1",
+        "HF_HOME": str(Path.home() / ".cache/huggingface"),  # written out: an image has another home folder
     }
+
+
+def test_downloads_of_the_login_node_have_the_token_and_jobs_have_not():
+    given = {"HF_TOKEN": "t", "https_proxy": "http://proxy.example"}
+    login, job = environment(environ=given, job=False), environment(environ=given)
+    assert (login["APPTAINERENV_HF_TOKEN"], job["APPTAINERENV_HF_TOKEN"]) == ("t", "")
+    assert login["APPTAINERENV_https_proxy"] == "http://proxy.example"
+
+
+def test_what_the_login_node_binds_keeps_no_job_from_starting(tmp_path):
+    (tmp_path / "login").mkdir()
+    login = environment(environ={"TMPDIR": f"{tmp_path}/login"}, job=False)
+    assert f"{tmp_path}/login" not in binds(login)
+    job = environment(environ={"APPTAINER_BIND": f"{tmp_path}/gone,{tmp_path}/login"})
+    assert f"{tmp_path}/gone" not in binds(job)
+    assert f"{tmp_path}/login" in binds(job)
 
 
 def test_keys_of_endpoints_and_of_the_search_backend_reach_jobs(monkeypatch):

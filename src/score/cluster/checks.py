@@ -120,7 +120,7 @@ def arrays(rules: str, stages: Iterable[Stage], config: Config) -> Finding:
     counts: dict[str, set[int]] = {}
     for stage in stages:
         counts.setdefault(stage.rule, set()).add(stage.gpus(config))
-    for rule in named:
+    for rule in counts if "all" in named else named:
         if len(asked := counts.get(rule, ())) > 1:
             needed = " or ".join(map(str, sorted(asked)))
             says = f"jobs of {rule!r} need {needed} GPUs, and a job array gives all the first one's"

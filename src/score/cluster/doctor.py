@@ -70,6 +70,7 @@ def examine(
     yield answers
     if setup is None:
         return
+    os.environ.update(site.submission(setup.site, site.path()))
     healthy = answers.ok is True
     if healthy:
         healthy = yield from _agreement(setup, known, ask)
@@ -151,8 +152,7 @@ def _places(setup: Setup) -> Iterator[Finding]:
 
 def _home(here: site.Site) -> Path:
     """The hub's cache as jobs see it."""
-    default = os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface"
-    return Path(os.path.expandvars(here.models) if here.models else default)
+    return site.hub(here, os.environ)
 
 
 def probes(needs: Sequence[jobs.Need], here: site.Site) -> list[report.Ask]:

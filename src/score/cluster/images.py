@@ -157,8 +157,11 @@ def build(
         options = _lay_out(stage, name, variant, mirror, packages.pip_settings() if pip is None else pip)
         if not apptainer.build(stage, Path("containers", f"{name}.def"), path.name, options, user):
             raise ScoreError(f"{path.name}: the build failed; Apptainer's own words are above")
-        shutil.move(stage / path.name, path)
-        os.chown(path, os.geteuid(), os.getegid())
+        # By rename: jobs may have the old one mounted, and a torn copy must not bear the name.
+        partial = path.with_name(f".{path.name}.partial")
+        shutil.move(stage / path.name, partial)
+        os.chown(partial, os.geteuid(), os.getegid())
+        partial.replace(path)
     sha256(path)
     log.info("%s: %.0f MB in %.0f s", path.name, path.stat().st_size / 1e6, time.monotonic() - started)
 

@@ -17,10 +17,10 @@ from score.engine import BASE_STUDENT
 from score.models import made
 
 GB = 10**9
-CHECKPOINTS = 6
-"""Disk of a run while it trains, in sizes of its model: two checkpoints of weights and Adam's moments (3 each)."""
-AT_ONCE = 4
-"""Runs assumed to train at the same time; a finished one leaves its model alone."""
+MODELS_PER_RUN = 4
+"""Disk of a training run, in sizes of its model: itself, and a checkpoint of weights and Adam's moments (3)."""
+CHECKPOINT, AT_ONCE = 3, 4
+"""While it trains, a run keeps one checkpoint more; so many are assumed to train at the same time."""
 _ROWS_BYTES = 5 * GB  # trajectories, logs and tables of one experiment
 _UNKNOWN_BYTES = 16 * GB  # a model whose size neither its files nor its name tell
 _BYTES = 2  # a parameter in bfloat16
@@ -43,6 +43,8 @@ def model(name: str, entry: Model, home: Path) -> Finding:
         return good(label, f"{path}: a rule will make it on the login node")
     if cached(path, home):
         return good(label, f"{path}: in {home}")
+    if Path(rule).exists():
+        return bad(label, f"{path}: {rule} says that it was downloaded, but it is not in {home}", f"remove {rule}")
     gated = "" if os.environ.get("HF_TOKEN") else " (a gated one needs HF_TOKEN)"
     return good(label, f"{path}: will be downloaded to {home} by a rule on the login node{gated}")
 
@@ -125,10 +127,10 @@ def space(config: Config, results: Path, home: Path) -> list[Finding]:
     runs = _runs_to_come(config, results)
     sizes = sorted((size(entry, home) for entry in runs), reverse=True)
     wanted = {
-        "results": (results, _ROWS_BYTES + sum(sizes) + CHECKPOINTS * sum(sizes[:AT_ONCE])),
+        "results": (results, _ROWS_BYTES + MODELS_PER_RUN * sum(sizes) + CHECKPOINT * sum(sizes[:AT_ONCE])),
         "models": (home, sum(size(entry, home) for entry in fetched)),
     }
-    models = f"1 model for each of {len(runs)} training runs, and {CHECKPOINTS} for {AT_ONCE} at once"
+    models = f"{MODELS_PER_RUN} x model for each of {len(runs)} training runs, and {CHECKPOINT} for {AT_ONCE} at once"
     formula = f"{_ROWS_BYTES // GB} GB + {models}"
     by_device: dict[int, list[str]] = {}
     for name, (folder, _) in wanted.items():

@@ -69,7 +69,7 @@ def of_experiment(jobs: Iterable[Job], folder: str, experiment: str, others: Ite
 
     def ours(job: Job) -> bool:
         if not job.name.startswith(f"{PREFIX}_") or os.path.realpath(job.folder) != os.path.realpath(folder):
-            return False
+            return None
         match = re.search(r"_wildcards_(.*)", job.comment)
         words = match[1] if match else ""
         return words.startswith(f"{experiment}_") and not any(words.startswith(f"{name}_") for name in longer)
@@ -77,14 +77,18 @@ def of_experiment(jobs: Iterable[Job], folder: str, experiment: str, others: Ite
     return [job for job in jobs if ours(job)]
 
 
-def cancel_orphans(root: Path, ask: Slurm = slurm, *, patience_s: float = 120, pause_s: float = 1.0) -> int:
+def cancel_orphans(
+    root: Path, ask: Slurm = slurm, *, alone: bool = True, patience_s: float = 120, pause_s: float = 1.0
+) -> int:
     """Cancels what dead workflows of an experiment left in the queue and waits until it is gone.
 
     Args:
         root: the experiment's results folder, `results/<experiment>` below the workflow's folder.
+        alone: it is certain that no other workflow of the experiment is running.
     Returns:
         How many jobs were cancelled.
     Raises:
+        ScoreError: there are such jobs, and they may be those of a living workflow.
         InfrastructureError: SLURM does not answer, or the jobs do not go.
     """
     others = [path.name for path in root.parent.iterdir() if path.is_dir() and path.name != root.name]
@@ -95,6 +99,11 @@ def cancel_orphans(root: Path, ask: Slurm = slurm, *, patience_s: float = 120, p
     orphans = left()
     if not orphans:
         return 0
+    if not alone:
+        raise ScoreError(
+            f"{root}: SLURM jobs {_ids(orphans)} of this experiment are in the queue; without file locks nobody can "
+            "tell whether their workflow lives; if it does not, cancel them"
+        )
     log.warning("cancelling %d SLURM jobs of an earlier, killed workflow: %s", len(orphans), _ids(orphans))
     ask(["scancel", *(job.id for job in orphans)])
     deadline = time.monotonic() + patience_s
@@ -111,8 +120,10 @@ def _ids(jobs: Iterable[Job]) -> str:
     return " ".join(job.id for job in jobs)
 
 
-def claim(root: Path) -> int:
-    """Makes this process the only workflow of an experiment, until it ends. Returns the open file that holds the claim.
+def claim(root: Path) -> int | None:
+    """Makes this process the only workflow of an experiment, until it ends.
+
+    Returns the open file that holds the claim; None where the file system has no locks.
 
     Raises `ScoreError` that names the process which has it.
     """
@@ -128,6 +139,8 @@ def claim(root: Path) -> int:
         if error.errno not in NO_LOCKS:
             raise
         log.warning("%s: this file system has no locks; a second workflow would go unnoticed", root)
+        os.close(descriptor)
+        return None
     os.truncate(descriptor, 0)
     os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
     return descriptor

@@ -26,8 +26,6 @@ _ALWAYS = (
     *(
         "SCORE_CONFIG",
         "SCORE_COMMIT",
-        "SCORE_IMAGE_SHA256",
-        "PYTHONPATH",
         "OMP_NUM_THREADS",
         "TOKENIZERS_PARALLELISM",
         "TMPDIR",
@@ -35,6 +33,8 @@ _ALWAYS = (
     *("HF_HOME", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PYTHONUTF8"),
 )
 _TIME = r"\d+(\.\d+)?|(\d+-)?\d+(:\d\d?){0,2}|(\d+[dhms])+"  # minutes, SLURM's words, Snakemake's words
+_LOGIN = ("HF_TOKEN", "HF_ENDPOINT", "http_proxy", "https_proxy", "no_proxy")
+"""For downloads, which are rules of the login node; no job gets them."""
 _BACKEND_KEYS = {"serper": ("SERPER_API_KEY",), "tavily": ("TAVILY_API_KEY",)}
 
 
@@ -116,19 +116,32 @@ def environment(
     Raises:
         ScoreError: the scratch folder names a variable that the node does not have.
     """
-    ours = {"HF_HUB_OFFLINE": environ.get("HF_HUB_OFFLINE", "1")}
-    if site and site.models:
-        ours["HF_HOME"] = os.path.abspath(_expand(site.models, environ, "models"))
+    ours = {"HF_HUB_OFFLINE": environ.get("HF_HUB_OFFLINE", "1"), "HF_HOME": str(hub(site, environ))}
     if site and site.scratch and job:
         ours["TMPDIR"] = _expand(site.scratch, environ, "scratch")
     seen = {**environ, **ours}
-    passed = [*_ALWAYS, *keys(config), *(site.environment if site else ())]
-    folders = [source, *(seen[name] for name in ("HF_HOME", "TMPDIR") if name in seen), *_folders(config, seen)]
+    # The login node's own folder for temporary files need not exist on the compute nodes, which inherit this.
+    mine = ("HF_HOME", "TMPDIR") if job else ("HF_HOME",)
+    folders = [source, *(seen[name] for name in mine if name in seen), *_folders(config, seen)]
     folders += [os.path.expandvars(folder) for folder in (site.binds if site else ())]
     there = dict.fromkeys(os.path.abspath(folder) for folder in map(str, folders) if os.path.isdir(folder))
-    given = [part for part in environ.get("APPTAINER_BIND", "").split(",") if part and part not in there]
-    ours["APPTAINER_BIND"] = ",".join([*given, *there])
-    return ours | {f"APPTAINERENV_{name}": seen[name] for name in dict.fromkeys(passed) if name in seen}
+    ours["APPTAINER_BIND"] = ",".join([*_given(environ, there), *there])
+    passed = [*_ALWAYS, *keys(config), *(site.environment if site else ())]
+    passing = {name: seen[name] for name in passed if name in seen} | {"PYTHONPATH": str(source)}
+    login = {name: "" if job else seen[name] for name in _LOGIN if name in seen}
+    return ours | {f"APPTAINERENV_{name}": value for name, value in (login | passing).items()}
+
+
+def hub(site: Site | None, environ: Mapping[str, str]) -> Path:
+    """The cache of downloaded models. An image has another home folder, so its path is always written out."""
+    named = _expand(site.models, environ, "models") if site and site.models else environ.get("HF_HOME")
+    return Path(os.path.abspath(named)) if named else Path.home() / ".cache" / "huggingface"
+
+
+def _given(environ: Mapping[str, str], ours: Mapping[str, None]) -> list[str]:
+    """Binds that the user asked for; a folder that this node does not have would keep Apptainer from starting."""
+    parts = [part for part in environ.get("APPTAINER_BIND", "").split(",") if part and part not in ours]
+    return [part for part in parts if ":" in part or os.path.exists(part)]
 
 
 def keys(config: Config) -> list[str]:
