@@ -211,7 +211,7 @@ def test_what_exists_of_the_folders_that_a_config_names_is_bound_once(tmp_path):
         data={"source": f"{tmp_path}/mirror"},
     )
     here = a_site(binds=[f"{tmp_path}/more", f"{tmp_path}/cache", f"{tmp_path}/absent"])
-    given = {"APPTAINER_BIND": f"/opt:/opt,{tmp_path}/src"}
+    given = {"APPTAINER_BIND": f"/opt:/opt,{tmp_path}/src", "HF_HOME": f"{tmp_path}/none"}
     passed = environment(here, given, config=config, source=tmp_path / "src")
     names = ["src", "cache", "corpora", "mirror", "model", "more"]
     assert binds(passed) == ["/opt:/opt", *(f"{tmp_path}/{name}" for name in names)]
