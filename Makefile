@@ -11,7 +11,7 @@ export PYTHONPATH := $(CURDIR)/src
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo demo-full sandbox test test-dag test-all check lock clean help
+.PHONY: demo demo-full sandbox test test-dag test-all cluster-test cluster-demo check lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -37,6 +37,12 @@ test: $(READY) check  ## checks, unit tests, and the whole workflow on a tiny mi
 
 test-all: $(READY)  ## every test that this machine can run
 	$(BIN)/python -m pytest -m ""
+
+cluster-test: $(READY)  ## the tests that need SLURM, on a one-node cluster that is made for them (root on Debian); 77 = skipped
+	tests/cluster/run.sh tests/cluster/inside.sh test
+
+cluster-demo: $(READY)  ## the micro-world through SLURM and Apptainer, on a one-node cluster that is made for it
+	tests/cluster/run.sh tests/cluster/inside.sh demo
 
 check: $(VENV)/.complete  ## formatting and lint
 	$(BIN)/ruff check src tests benchmarks

@@ -4,12 +4,8 @@
 set -euo pipefail
 full=false
 [ "${1:-}" = --full ] && { full=true; shift; }
-mkdir -p results .snakemake
-# The lock goes with this process, even after kill -9; Snakemake's own lock files would stay behind.
-exec 9>.snakemake/demo.flock
-flock --nonblock 9 || { echo "error: another demo is running in this folder" >&2; exit 1; }
 
-run() { snakemake --profile demo --nolock "$@" 9>&-; }
+run() { snakemake --profile demo "$@"; }
 
 if $full; then
   echo "The full micro-world demo: three seeds, demonstrations with and without leaps, and the long world."

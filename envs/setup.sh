@@ -4,8 +4,8 @@ set -euo pipefail
 python=$1 venv=$2
 shift 2
 missing() { echo "error: $1" >&2; exit 1; }
-for tool in git make flock; do
-  command -v "$tool" >/dev/null || missing "$tool is not installed (Debian/Ubuntu: apt install ${tool/flock/util-linux})"
+for tool in git make; do
+  command -v "$tool" >/dev/null || missing "$tool is not installed (Debian/Ubuntu: apt install $tool)"
 done
 command -v "$python" >/dev/null || missing "$python is not installed (Debian/Ubuntu: apt install python3)"
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \

@@ -4,22 +4,49 @@ import sys
 sys.path.insert(0, f"{workflow.basedir}/src")
 
 from snakemake.scheduling.job_scheduler import JobScheduler
+from snakemake.settings.types import DeploymentMethod
 
-from score.errors import ScoreError
+from score import launch, targets
+from score.errors import InfrastructureError, ScoreError
 from score.scheduling import one_timer
 from score.workflow import Plan, pattern
 
+# SystemExit, since Snakemake shows any other exception with the file and line that raised it.
 try:
-    PLAN = Plan(config, main=workflow.is_main_process)
+    PLAN = Plan(
+        config,
+        main=workflow.is_main_process,
+        images=DeploymentMethod.APPTAINER
+        in workflow.deployment_settings.deployment_method,
+    )
+    launch.share(PLAN)
 except ScoreError as error:
-    raise WorkflowError(str(error)) from None
+    sys.exit(f"error: {error}")
 
-PLAN.share()
 one_timer(JobScheduler)
 
 
 onstart:
-    PLAN.start()
+    try:
+        launch.start(
+            PLAN,
+            workflow.executor_plugin.name,
+            arrays=getattr(workflow.executor_settings, "array_jobs", None),
+        )
+    except (ScoreError, InfrastructureError) as error:
+        sys.exit(f"error: {error}")
+
+
+onsuccess:
+    launch.tidy(PLAN)
+
+
+# Shards of a stage, as many as `shards` of the config says or --set-scatter evaluate=8. What is finished keeps the number
+# that it was made with (PLAN.parts), so another one re-runs nothing: Snakemake's trigger `input` would run it all again.
+scattergather:
+    rollout=PLAN.config.shards.rollout,
+    correct=PLAN.config.shards.correct,
+    evaluate=PLAN.config.shards.evaluate,
 
 
 wildcard_constraints:
@@ -27,24 +54,39 @@ wildcard_constraints:
     agent=pattern(PLAN.agents()),
     seed=pattern(map(str, PLAN.config.seeds)),
     benchmark=pattern(map(str, PLAN.all_benchmarks())),
-    part="cold_start|mentored",
+    part="cold_start|mentored|main|deep|hard",
     n="[123]",
 
 
 localrules:
     config,
+    agents,
 
 
 rule config:
     output:
-        config="results/{experiment}/config.resolved.yaml",
-        agents="results/{experiment}/agents.json",
+        "results/{experiment}/config.resolved.yaml",
     log:
         "results/{experiment}/logs/config.log",
     container:
         "containers/core.sif"
     params:
         config=PLAN.resolved(),
-        agents=PLAN.agents_json(),
+        image=PLAN.image("core"),
     shell:
-        "printf '%s\n' {params.config:q} > {output.config} && printf '%s\n' {params.agents:q} > {output.agents} 2> {log}"
+        "printf '%s\n' {params.config:q} > {output} 2> {log}"
+
+
+# By itself, so that only another name, label or table of an agent makes the tables anew.
+rule agents:
+    output:
+        "results/{experiment}/agents.json",
+    log:
+        "results/{experiment}/logs/agents.log",
+    container:
+        "containers/core.sif"
+    params:
+        agents=PLAN.agents_json(),
+        image=PLAN.image("core"),
+    shell:
+        "printf '%s\n' {params.agents:q} > {output} 2> {log}"

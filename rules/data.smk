@@ -19,6 +19,7 @@ if PLAN.micro:
             code=PLAN.code("micro_questions"),
             split=PLAN.config.data.split,
             n=PLAN.config.data.per_benchmark or 40,
+            image=PLAN.image("core"),
         shell:
             "python -m score.micro.tasks --split {params.split} --per-benchmark {params.n} --benchmark {wildcards.benchmark} "
             "--out {output} > {log} 2>&1"
@@ -34,6 +35,7 @@ if PLAN.micro:
             code=PLAN.code("micro_questions"),
             n=PLAN.config.data.pool_per_benchmark,
             world=PLAN.config.data.world,
+            image=PLAN.image("core"),
         shell:
             "python -m score.micro.tasks --split train --world {params.world} --per-benchmark {params.n} --out {output} > {log} 2>&1"
 
@@ -55,6 +57,7 @@ else:
             "containers/core.sif"
         params:
             source=PLAN.source_option(),
+            image=PLAN.image("core"),
         shell:
             "python -m score.data.fetch {params.source:q} --path {wildcards.path} --out {output} > {log} 2>&1"
 
@@ -70,6 +73,7 @@ else:
         params:
             code=PLAN.code("benchmark"),
             limit=lambda wildcards: PLAN.limit_option(wildcards.benchmark),
+            image=PLAN.image("core"),
         shell:
             "python -m score.data.benchmark --name {wildcards.benchmark} --raw {input} {params.limit} --out {output} "
             "> {log} 2>&1"
@@ -82,6 +86,7 @@ else:
         params:
             code=PLAN.code("benchmark"),
             limit="",
+            image=PLAN.image("core"),
 
     rule seeds:
         input:
@@ -94,14 +99,31 @@ else:
             "containers/core.sif"
         params:
             code=PLAN.code("seeds"),
+            image=PLAN.image("core"),
         shell:
             "python -m score.data.seeds --raw {input} --out {output} > {log} 2>&1"
 
 
 localrules:
+    hub_model,
     smollm2,
     wiki_leads,
     splits,
+
+
+# Without the digest of its image in the params: what a commit of the hub holds does not depend on it, and all that acts with
+# the model would run again.
+rule hub_model:
+    output:
+        "models/hub/{org}/{name}/{revision}.json",
+    log:
+        "logs/hub/{org}/{name}.{revision}.log",
+    retries: 2
+    container:
+        "containers/train.sif"
+    shell:
+        "HF_HUB_OFFLINE=0 python -m score.models.hub --name {wildcards.org}/{wildcards.name} --revision {wildcards.revision} "
+        "--out {output} > {log} 2>&1"
 
 
 rule smollm2:
@@ -110,7 +132,9 @@ rule smollm2:
     log:
         "logs/smollm2.log",
     container:
-        "containers/core.sif"
+        "containers/train.sif"
+    params:
+        image=PLAN.image("train"),
     shell:
         "python -m score.models.smollm2 --out {output} > {log} 2>&1"
 
@@ -132,6 +156,7 @@ rule splits:
         share=PLAN.config.data.cold_start_share,
         held_out=PLAN.config.data.held_out,
         seed=PLAN.config.data.split_seed,
+        image=PLAN.image("core"),
     shell:
         "python -m score.data.splits --seeds {input.seeds} --benchmarks {input.benchmarks} --share {params.share} "
         "--held-out {params.held_out} --seed {params.seed} --out {output.splits} --contamination {output.contamination} --report {output.report} "
@@ -145,5 +170,7 @@ rule wiki_leads:
         "logs/wiki_leads.log",
     container:
         "containers/core.sif"
+    params:
+        image=PLAN.image("core"),
     shell:
         "python -m score.search.wiki --out {output} > {log} 2>&1"

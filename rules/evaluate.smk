@@ -1,16 +1,63 @@
-# Evaluation: one job per agent and seed attempts all benchmarks of a table; judging and scoring are stages of their own.
+# Evaluation: one job per agent, seed and shard attempts all benchmarks of a part (main: maths and facts; deep: deep search;
+# hard: the training tasks kept out for figure 3b); judging and scoring are stages of their own.
 
 
 localrules:
+    gather_evaluation,
+    gather_evaluation_deep,
+    gather_evaluation_hard,
     score,
     score_hard,
 
 
 rule evaluate:
     input:
-        tasks=expand("results/{{experiment}}/data/{name}.jsonl", name=PLAN.main),
+        tasks=lambda wildcards: PLAN.part_tasks(
+            wildcards.part, wildcards.agent, wildcards.seed
+        ),
         model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
         corpus=PLAN.corpus(),
+    output:
+        rows=temp(
+            "results/{experiment}/eval/{agent}/{seed}/{part}.shards/{scatteritem}.jsonl"
+        ),
+        record=temp(
+            "results/{experiment}/eval/{agent}/{seed}/{part}.shards/{scatteritem}.json"
+        ),
+    log:
+        "results/{experiment}/logs/eval/{agent}-s{seed}.{part}.{scatteritem}.log",
+    wildcard_constraints:
+        part="main|deep|hard",
+    container:
+        "containers/serve.sif"
+    resources:
+        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+        gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
+    params:
+        fingerprint=lambda wildcards: PLAN.stage(
+            "evaluate", wildcards.agent, wildcards.seed
+        ),
+        shards=PLAN.code("shards"),
+        which=lambda wildcards: PLAN.part_option(wildcards.part),
+        image=PLAN.image("serve"),
+    shell:
+        'python -m score.evaluate --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
+        "--root results/{wildcards.experiment} --tasks {input.tasks} {params.which} --shard {wildcards.scatteritem} "
+        "--work results/{wildcards.experiment}/work/eval/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint}/{wildcards.part} "
+        "--out {output.rows} --provenance {output.record} 2>&1 | tee {log} >&2"
+
+
+rule gather_evaluation:
+    input:
+        unpack(
+            PLAN.parts(
+                "evaluate",
+                "results/{experiment}/eval/{agent}/{seed}/main.shards",
+                gather.evaluate("{scatteritem}"),
+                made=PLAN.predicted("main"),
+            )
+        ),
+        tasks=lambda wildcards: PLAN.part_tasks("main", wildcards.agent, wildcards.seed),
     output:
         predictions=expand(
             "results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl",
@@ -20,26 +67,31 @@ rule evaluate:
     log:
         "results/{experiment}/logs/eval/{agent}-s{seed}.main.log",
     container:
-        "containers/serve.sif"
-    resources:
-        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+        "containers/core.sif"
     params:
         fingerprint=lambda wildcards: PLAN.stage(
             "evaluate", wildcards.agent, wildcards.seed
         ),
-        part="main",
+        shards=PLAN.code("shards"),
+        which=PLAN.part_option("main"),
+        image=PLAN.image("core"),
     shell:
-        'python -m score.evaluate --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
-        "--root results/{wildcards.experiment} --tasks {input.tasks} --provenance {output.provenance} "
-        "--work results/{wildcards.experiment}/work/eval/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint}/{params.part} "
-        "--out-dir results/{wildcards.experiment}/eval/{wildcards.agent}/{wildcards.seed} 2>&1 | tee {log} >&2"
+        "python -m score.gather evaluation --rows {input.rows} --records {input.records} --tasks {input.tasks} "
+        "{params.which} --out-dir results/{wildcards.experiment}/eval/{wildcards.agent}/{wildcards.seed} "
+        "--provenance {output.provenance} --fingerprint {params.fingerprint} > {log} 2>&1"
 
 
-use rule evaluate as evaluate_deep with:
+use rule gather_evaluation as gather_evaluation_deep with:
     input:
-        tasks=expand("results/{{experiment}}/data/{name}.jsonl", name=PLAN.deep),
-        model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
-        corpus=PLAN.corpus(),
+        unpack(
+            PLAN.parts(
+                "evaluate",
+                "results/{experiment}/eval/{agent}/{seed}/deep.shards",
+                gather.evaluate("{scatteritem}"),
+                made=PLAN.predicted("deep"),
+            )
+        ),
+        tasks=lambda wildcards: PLAN.part_tasks("deep", wildcards.agent, wildcards.seed),
     output:
         predictions=expand(
             "results/{{experiment}}/eval/{{agent}}/{{seed}}/{name}.jsonl",
@@ -48,43 +100,38 @@ use rule evaluate as evaluate_deep with:
         provenance="results/{experiment}/eval/{agent}/{seed}/provenance.deep.json",
     log:
         "results/{experiment}/logs/eval/{agent}-s{seed}.deep.log",
-    params:
-        fingerprint=lambda wildcards: PLAN.stage(
-            "evaluate", wildcards.agent, wildcards.seed
-        ),
-        part="deep",
 
 
-rule evaluate_hard:
+use rule gather_evaluation as gather_evaluation_hard with:
     input:
-        tasks=lambda wildcards: PLAN.hard_tasks(wildcards.agent, wildcards.seed),
-        model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
-        corpus=PLAN.corpus(),
+        unpack(
+            PLAN.parts(
+                "evaluate",
+                "results/{experiment}/eval/{agent}/{seed}/hard.shards",
+                gather.evaluate("{scatteritem}"),
+                made=PLAN.predicted("hard"),
+            )
+        ),
+        tasks=lambda wildcards: PLAN.part_tasks("hard", wildcards.agent, wildcards.seed),
     output:
         predictions="results/{experiment}/eval/{agent}/{seed}/hard.jsonl",
         provenance="results/{experiment}/eval/{agent}/{seed}/provenance.hard.json",
     log:
         "results/{experiment}/logs/eval/{agent}-s{seed}.hard.log",
-    container:
-        "containers/serve.sif"
-    resources:
-        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
     params:
         fingerprint=lambda wildcards: PLAN.stage(
             "evaluate", wildcards.agent, wildcards.seed
         ),
-    shell:
-        'python -m score.evaluate --ruled-only --config "$SCORE_CONFIG" --agent {wildcards.agent} '
-        "--seed {wildcards.seed} --root results/{wildcards.experiment} --tasks {input.tasks} "
-        "--work results/{wildcards.experiment}/work/eval/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint}/hard "
-        "--provenance {output.provenance} --out-dir results/{wildcards.experiment}/eval/{wildcards.agent}/{wildcards.seed} "
-        "2>&1 | tee {log} >&2"
+        shards=PLAN.code("shards"),
+        which=PLAN.part_option("hard"),
+        image=PLAN.image("core"),
 
 
 rule judge:
     input:
         tasks="results/{experiment}/data/{benchmark}.jsonl",
         predictions=lambda wildcards: PLAN.predictions(wildcards.benchmark),
+        judge=PLAN.base_models(PLAN.config.roles.evaluation_judge),
     output:
         "results/{experiment}/verdicts/{benchmark}.jsonl",
     log:
@@ -93,8 +140,10 @@ rule judge:
         "containers/serve.sif"
     resources:
         gpu=PLAN.gpus(PLAN.config.roles.evaluation_judge),
+        gpu_model=PLAN.gpu_model(PLAN.config.roles.evaluation_judge),
     params:
         fingerprint=PLAN.judging(),
+        image=PLAN.image("serve"),
     shell:
         'python -m score.judge --config "$SCORE_CONFIG" --benchmark {wildcards.benchmark} --tasks {input.tasks} '
         "--predictions {input.predictions} --work results/{wildcards.experiment}/work/judge/{params.fingerprint} --out {output} "
@@ -117,6 +166,7 @@ rule score:
         verdicts=lambda wildcards, input: (
             f"--verdicts {input.verdicts}" if input.verdicts else ""
         ),
+        image=PLAN.image("core"),
     shell:
         "python -m score.evaluate.score --predictions {input.predictions} --tasks {input.tasks} {params.verdicts} "
         "--benchmark {wildcards.benchmark} --agent {wildcards.agent} --seed {wildcards.seed} --out {output} > {log} 2>&1"
@@ -133,3 +183,4 @@ use rule score as score_hard with:
     params:
         code=PLAN.code("score"),
         verdicts="",
+        image=PLAN.image("core"),

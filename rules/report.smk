@@ -23,6 +23,7 @@ rule write_table:
         code=PLAN.code("report"),
         title=PLAN.config.title,
         rows=lambda wildcards: f"--table {wildcards.n}",
+        image=PLAN.image("core"),
     shell:
         "python -m score.report.tables {params.rows} --agents {input.agents} --scores {input.scores} "
         "--note {params.title:q} --out-csv {output.csv} --out-md {output.md} --out-tex {output.tex} > {log} 2>&1"
@@ -44,6 +45,7 @@ use rule write_table as write_ablation with:
         code=PLAN.code("report"),
         title=PLAN.config.title,
         rows=lambda wildcards: f"--title 'Ablation: {wildcards.word}'",
+        image=PLAN.image("core"),
 
 
 rule headline:
@@ -59,6 +61,7 @@ rule headline:
     params:
         code=PLAN.code("report"),
         title=PLAN.config.title,
+        image=PLAN.image("core"),
     shell:
         "python -m score.report.tables --headline --agents {input.agents} --scores {input.scores} --note {params.title:q} "
         "--out-md {output} > {log} 2>&1"
@@ -83,6 +86,7 @@ if PLAN.baseline_scores():
             code=PLAN.code("report"),
             title=PLAN.config.title,
             rows="--title Baselines",
+            image=PLAN.image("core"),
 
 
 if PLAN.ladder:
@@ -104,6 +108,7 @@ if PLAN.ladder:
         params:
             code=PLAN.code("figures"),
             title=PLAN.config.title,
+            image=PLAN.image("core"),
         shell:
             "python -m score.report.figures.figure3a --corrections {input.corrections} --note {params.title:q} "
             f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
@@ -121,6 +126,7 @@ if PLAN.ladder:
         params:
             code=PLAN.code("figures"),
             title=PLAN.config.title,
+            image=PLAN.image("core"),
         shell:
             "python -m score.report.figures.figure3b --scores {input.scores} --agents {input.agents} --note {params.title:q} "
             f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
@@ -140,6 +146,7 @@ if PLAN.ladder:
         params:
             code=PLAN.code("figures"),
             title=PLAN.config.title,
+            image=PLAN.image("core"),
         shell:
             "python -m score.report.figures.learning_curves --logs {input.logs} --agents {input.agents} --note {params.title:q} "
             f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
@@ -167,6 +174,7 @@ if PLAN.ladder and PLAN.micro:
         params:
             code=PLAN.code("figures"),
             title=PLAN.config.title,
+            image=PLAN.image("core"),
         shell:
             "python -m score.report.figures.horizon --scores {input.scores} --tasks {input.tasks} --agents {input.agents} "
             f"--note {{params.title:q}} --out-dir {PLAN.root}/figures > {{log}} 2>&1"
@@ -185,6 +193,7 @@ if PLAN.ladder and PLAN.micro:
         params:
             code=PLAN.code("figures"),
             title=PLAN.config.title,
+            image=PLAN.image("core"),
         shell:
             "python -m score.report.figures.gradient_variance --data {input.data} --note {params.title:q} "
             f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"

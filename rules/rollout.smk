@@ -1,7 +1,10 @@
-# The teacher's demonstrations: its own rollouts, or published ones.
+# The teacher's demonstrations: its own rollouts, in shards, or published ones.
 
 
 if PLAN.config.data.demonstrations.source == "rollout":
+
+    localrules:
+        gather_rollout,
 
     rule rollout:
         input:
@@ -10,21 +13,55 @@ if PLAN.config.data.demonstrations.source == "rollout":
             model=lambda wildcards: PLAN.model_of(wildcards.agent, "0"),
             corpus=PLAN.corpus(),
         output:
+            rows=temp(
+                "results/{experiment}/rollout/{agent}/{part}.shards/{scatteritem}.jsonl"
+            ),
+            record=temp(
+                "results/{experiment}/rollout/{agent}/{part}.shards/{scatteritem}.json"
+            ),
+        log:
+            "results/{experiment}/logs/rollout/{agent}/{part}.{scatteritem}.log",
+        container:
+            "containers/serve.sif"
+        resources:
+            gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+            gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
+        params:
+            fingerprint=lambda wildcards: PLAN.stage("rollout", wildcards.agent),
+            shards=PLAN.code("shards"),
+            image=PLAN.image("serve"),
+        shell:
+            'python -m score.rollout --config "$SCORE_CONFIG" --agent {wildcards.agent} --root results/{wildcards.experiment} '
+            "--work results/{wildcards.experiment}/work/rollout/{wildcards.agent}-{params.fingerprint} --tasks {input.tasks} "
+            "--splits {input.splits} --part {wildcards.part} --shard {wildcards.scatteritem} --out {output.rows} "
+            "--provenance {output.record} 2>&1 | tee {log} >&2"
+
+    rule gather_rollout:
+        input:
+            unpack(
+                PLAN.parts(
+                    "rollout",
+                    "results/{experiment}/rollout/{agent}/{part}.shards",
+                    gather.rollout("{scatteritem}"),
+                    made=[
+                        "results/{experiment}/rollout/{agent}/{part}.provenance.json"
+                    ],
+                )
+            ),
+        output:
             trajectories="results/{experiment}/rollout/{agent}/{part}.jsonl",
             provenance="results/{experiment}/rollout/{agent}/{part}.provenance.json",
         log:
             "results/{experiment}/logs/rollout/{agent}/{part}.log",
         container:
-            "containers/serve.sif"
-        resources:
-            gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+            "containers/core.sif"
         params:
             fingerprint=lambda wildcards: PLAN.stage("rollout", wildcards.agent),
+            shards=PLAN.code("shards"),
+            image=PLAN.image("core"),
         shell:
-            'python -m score.rollout --config "$SCORE_CONFIG" --agent {wildcards.agent} --root results/{wildcards.experiment} '
-            "--work results/{wildcards.experiment}/work/rollout/{wildcards.agent}-{params.fingerprint} --tasks {input.tasks} "
-            "--splits {input.splits} --part {wildcards.part} --out {output.trajectories} --provenance {output.provenance} "
-            "2>&1 | tee {log} >&2"
+            "python -m score.gather rollout --rows {input.rows} --records {input.records} --out {output.trajectories} "
+            "--provenance {output.provenance} --fingerprint {params.fingerprint} > {log} 2>&1"
 
 else:
 
@@ -47,6 +84,7 @@ else:
             tokenizer=lambda wildcards: PLAN.student_tokenizer(),
             limit=PLAN.config.data.demonstrations.max_tokens or 10**12,
             seed=PLAN.config.data.split_seed,
+            image=PLAN.image("train"),
         shell:
             "python -m score.data.demonstrations --raw {input.raw} --tokenizer {params.tokenizer} --max-tokens {params.limit} "
             "--seed {params.seed} --exclude {input.benchmarks} --out {output} 2>&1 | tee {log} >&2"

@@ -68,7 +68,7 @@ if PLAN.ladder and PLAN.micro:
 rule unknown:
     input:
         lambda wildcards: sys.exit(
-            f"error: {PLAN.unknown_target(wildcards.target, [r.name for r in workflow.rules if not r.has_wildcards()])}"
+            f"error: {targets.unknown(PLAN.config, wildcards.target, [r.name for r in workflow.rules if not r.has_wildcards()])}"
         ),
     output:
         touch("{target,[A-Za-z0-9_-]+}"),

@@ -17,8 +17,10 @@ rule sft:
         "containers/train.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+        gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
     params:
         fingerprint=lambda wildcards: PLAN.stage("sft", wildcards.agent, wildcards.seed),
+        image=PLAN.image("train"),
     shell:
         'python -m score.train.sft --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} "
@@ -32,6 +34,7 @@ rule grpo:
         start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
         tasks=PLAN.seed_tasks(),
         splits="results/{experiment}/data/splits.json",
+        judge=PLAN.base_models(PLAN.config.roles.reward_judge),
         corpus=PLAN.corpus(),
     output:
         model=directory("results/{experiment}/train/{agent}-s{seed}/model"),
@@ -48,10 +51,14 @@ rule grpo:
         gpu=lambda wildcards: PLAN.gpus(
             PLAN.base(wildcards.agent), PLAN.config.roles.reward_judge
         ),
+        gpu_model=lambda wildcards: PLAN.gpu_model(
+            PLAN.base(wildcards.agent), PLAN.config.roles.reward_judge
+        ),
     params:
         fingerprint=lambda wildcards: PLAN.stage(
             "grpo", wildcards.agent, wildcards.seed
         ),
+        image=PLAN.image("train"),
     shell:
         'python -m score.train.grpo --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} --tasks {input.tasks} --splits {input.splits} "
@@ -75,8 +82,10 @@ rule dpo:
         "containers/train.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+        gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
     params:
         fingerprint=lambda wildcards: PLAN.stage("dpo", wildcards.agent, wildcards.seed),
+        image=PLAN.image("train"),
     shell:
         'python -m score.train.dpo --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} "
@@ -97,10 +106,12 @@ rule variance:
         "containers/train.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
+        gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
     params:
         fingerprint=lambda wildcards: PLAN.stage(
             "variance", wildcards.agent, wildcards.seed
         ),
+        image=PLAN.image("train"),
     shell:
         'python -m score.train.variance --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} --out {output.spreads} 2>&1 | tee {log} >&2"

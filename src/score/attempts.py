@@ -27,6 +27,7 @@ from score.progress import Progress
 from score.provenance import file_digest, model_digest
 from score.records import StopReason, Task, Trajectory, content_key, derive_seed
 from score.sandbox.base import Limits, SandboxPool, Tools
+from score.shards import WHOLE, Shard
 
 log = logging.getLogger("attempts")
 
@@ -171,7 +172,8 @@ def open_tools(config: Config, purpose: search.Purpose) -> Iterator[Tools]:
         yield {"web_search": search.tool(backend, config.search.k)}
 
 
-def work_rows(folder: Path, name: str) -> ResumableRows:
-    """The work file of one job."""
+def work_rows(folder: Path, name: str, shard: Shard = WHOLE) -> ResumableRows:
+    """The work file of one job; what was done when the stage was split into another number of shards counts too."""
     folder.mkdir(parents=True, exist_ok=True)
-    return ResumableRows(folder / f"{name}.jsonl")
+    others = [path for path in folder.glob(f"{name}.*-of-*.jsonl") if not path.stem.endswith(f"-of-{shard.count}")]
+    return ResumableRows(folder / f"{name}.{shard}.jsonl", earlier=sorted(others))

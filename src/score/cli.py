@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import signal
@@ -26,13 +27,34 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
     threading.Thread(target=_end_with_the_workflow, daemon=True).start()
     failed = False
     try:
-        main(argv)
+        _name_disk_errors(main, argv)
     except* (ScoreError, InfrastructureError) as group:  # a group where concurrent tasks failed
         for error in dict.fromkeys(map(str, _leaves(group))):
             print(f"error: {error}", file=sys.stderr)
         failed = True
     if failed:
         sys.exit(1)
+
+
+_DISK = {
+    errno.ENOSPC: "no space left on the disk: make room",
+    errno.EDQUOT: "your quota of disk space is used up: make room",
+    errno.EROFS: "the file system is mounted read-only: have it mended",
+    errno.EACCES: "no permission: change the owner or the mode",
+    errno.EIO: "the disk fails to read or write: have it mended",
+    errno.ESTALE: "the network file system lost this file: have it mounted anew",
+}
+"""What becomes of a disk, and the mend."""
+
+
+def _name_disk_errors(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None) -> None:
+    try:
+        main(argv)
+    except OSError as error:
+        if error.errno not in _DISK:
+            raise
+        place = error.filename or "a file"
+        raise InfrastructureError(f"{place}: {_DISK[error.errno]}; what is done is kept, start again") from error
 
 
 def _leaves(error: BaseException) -> list[BaseException]:

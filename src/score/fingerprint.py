@@ -44,6 +44,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "seeds": ("data/seeds.py", "data/questions.py"),
     "splits": ("data/splits.py", "data/questions.py"),
     "demonstrations": ("data/demonstrations.py", "data/published.py", "data/questions.py"),
+    "shards": ("shards.py", "gather.py"),
     "rollout": (*_EPISODE, *_RIGHT, "data/splits.py", "correct/teacher.py", "rollout.py"),
     "correct": (
         *_EPISODE,
@@ -121,10 +122,10 @@ def deciding(value: Any) -> Any:
     return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value
 
 
-def judging(config: Config) -> str:
+def judging(config: Config, **more: Any) -> str:
     """Fingerprint of the evaluation judge: its model, sampling and code."""
     judge = config.models.get(config.roles.evaluation_judge or "")
-    return content_key(deciding(judge), deciding(config.sampling.judge), code(CODE["judge"]))
+    return content_key(deciding(judge), deciding(config.sampling.judge), code(CODE["judge"]), more)
 
 
 @functools.cache

@@ -25,6 +25,9 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, Any]
 
+NO_LOCKS = (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK)
+"""What `flock` fails with on a file system without locks."""
+
 
 def numbered_rows(path: Path | str) -> Iterator[tuple[int, Row]]:
     """Yields (line number, object) of every line that is not blank, counting from 1.
@@ -94,8 +97,12 @@ class ResumableRows:
             rows.finish("rollout.jsonl", [rows.done[task.id] for task in tasks])
     """
 
-    def __init__(self, path: Path | str, *, sync_seconds: float = 1.0):
-        """Opens or creates `path`. A row is in the kernel's hands at once; appending syncs every `sync_seconds`."""
+    def __init__(self, path: Path | str, *, earlier: Iterable[Path] = (), sync_seconds: float = 1.0):
+        """Opens or creates `path`. A row is in the kernel's hands at once; appending syncs every `sync_seconds`.
+
+        Args:
+            earlier: work files whose rows count as done too. They are read, not written.
+        """
         self.path = Path(path)
         self.done: dict[str, Row] = {}
         self._sync_seconds = sync_seconds
@@ -104,6 +111,8 @@ class ResumableRows:
         self._file = open(self.path, "a+b")  # noqa: SIM115 - held until close()
         try:
             self._lock()
+            for other in earlier:
+                self._take(other, other.read_bytes())
             self._load()
         except BaseException:
             self._file.close()
@@ -144,7 +153,7 @@ class ResumableRows:
         except BlockingIOError:
             raise ScoreError(f"{self.path}: another job is writing this file; wait for it or cancel it") from None
         except OSError as error:
-            if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
+            if error.errno not in NO_LOCKS:
                 raise
             log.warning("%s: this file system has no locks; a second job on it would go unnoticed", self.path)
 
@@ -155,10 +164,14 @@ class ResumableRows:
         if len(whole) < len(content):
             log.warning("%s: dropping a torn last line of %d bytes", self.path, len(content) - len(whole))
             self._file.truncate(len(whole))
-        for number, line in enumerate(whole.splitlines(), start=1):
-            row = _parse(line, f"{self.path}:{number}")
+        self._take(self.path, whole)
+
+    def _take(self, path: Path, content: bytes) -> None:
+        """Counts the whole lines of a work file as done."""
+        for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), start=1):
+            row = _parse(line, f"{path}:{number}")
             if not isinstance(row.get("key"), str):
-                raise ScoreError(f'{self.path}:{number}: a work file\'s rows need a "key"; this is not a work file')
+                raise ScoreError(f'{path}:{number}: a work file\'s rows need a "key"; this is not a work file')
             self.done[row["key"]] = row
 
 

@@ -46,7 +46,7 @@ def provenance(settings: Mapping[str, Any], **facts: Any) -> dict[str, Any]:
 def image() -> dict[str, str | None] | None:
     """The image that this process runs in: its file, the digest of its recipe, and its sha256; None outside of one.
 
-    The file may not be visible inside: then SCORE_IMAGE_SHA256 tells its sha256, if whoever started this has set it.
+    The sha256 is None where the file cannot be seen from inside.
     """
     file = os.environ.get("APPTAINER_CONTAINER")
     if file is None:
@@ -56,7 +56,7 @@ def image() -> dict[str, str | None] | None:
     try:
         sha256 = images.sha256(Path(file))
     except OSError:
-        sha256 = os.environ.get("SCORE_IMAGE_SHA256")
+        sha256 = None
     return {"file": file, "recipe": _image_labels().get("org.score.recipe"), "sha256": sha256}
 
 
@@ -86,10 +86,13 @@ def git_commit() -> str | None:
 
 
 def model_digest(path: str, revision: str | None = None) -> str:
-    """sha256 over a model folder's weights and config; `name@revision` for a hub name."""
+    """sha256 over a model folder's weights and config; `name@commit` for a hub name, or its revision if the cache has
+    no commit for it."""
     folder = Path(path)
     if not folder.is_dir():
-        return f"{path}@{revision or 'main'}"
+        home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache" / "huggingface")
+        known = home / "hub" / f"models--{path.replace('/', '--')}" / "refs" / (revision or "main")
+        return f"{path}@{known.read_text().strip() if known.is_file() else revision or 'main'}"
     recorded = folder / _DIGEST_FILE
     if recorded.exists():
         return json.loads(recorded.read_text(encoding="utf-8"))["sha256"]

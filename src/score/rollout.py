@@ -1,8 +1,8 @@
 """Rollouts: an agent attempts a set of training questions.
 
     python -m score.rollout --config results/micro/config.resolved.yaml --agent teacher --seed 0 \
-        --tasks data/seeds/micro.jsonl --splits data/splits.json --part cold_start --out
-        rollout/teacher/cold_start.jsonl ...
+        --tasks data/seeds/micro.jsonl --splits data/splits.json --part cold_start --shard 1-of-4 \
+        --out rollout/teacher/cold_start.shards/1-of-4.jsonl ...
 
 The teacher's rollouts are the demonstrations of the cold start. Each is marked `right` or not by rules first and the
 teacher itself where they cannot tell; training keeps the right ones (rejection sampling). Attempts whose
@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from score import cli, fingerprint
+from score import cli, fingerprint, shards
 from score.attempts import Acting, Attempt, acting, open_tools, work_rows
 from score.config import Config, read
 from score.correct.teacher import Failure, Teacher
@@ -70,6 +70,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tasks", type=Path, nargs="+", required=True)
     parser.add_argument("--splits", type=Path, required=True)
     parser.add_argument("--part", required=True)
+    shards.argument(parser)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--provenance", type=Path, required=True)
     args = parser.parse_args(argv)
@@ -80,23 +81,23 @@ def main(argv: Sequence[str] | None = None) -> None:
             f"{args.splits}: part {args.part!r} is empty; lower data.cold_start_share or give more questions"
         )
     sampling = config.sampling
+    server_log = args.work / f"{args.part}.{args.shard}.server.log"
     with (
-        work_rows(args.work, args.part) as rows,
+        work_rows(args.work, args.part, args.shard) as rows,
         open_tools(config, "train") as tools,
-        acting(config, args.agent, args.seed, args.root, args.work / "server.log", tools) as agent,
+        acting(config, args.agent, args.seed, args.root, server_log, tools) as agent,
     ):
-        attempts = [Attempt(task) for task in tasks]
+        attempts = [Attempt(task) for task in args.shard.take(tasks)]
         done = agent.run(attempts, sampling.step, rows, f"rollout {args.agent}", plan=sampling.plan)
         marked = mark_right(done, agent)
         facts = {
             "seed": args.seed,
             "model": agent.digest,
             "sandbox": [*agent.pool.layers, agent.pool.versions],
-            "summary": summary(marked),
         }
     write_rows(args.out, [trajectory.to_json() for trajectory in marked])
     write(args.provenance, provenance(fingerprint.settings(config, "rollout", args.agent), **facts))
-    log.info("%s", facts["summary"])
+    log.info("%s", summary(marked))
 
 
 if __name__ == "__main__":

@@ -1,69 +1,54 @@
 """What the Snakemake rules ask: which files a target needs. Pure functions of the config, so that the rules stay plain.
 
-All paths are written out here or in the rules as `results/<experiment>/<stage>/...`. Only `Plan.share` and
-`Plan.start` write to the disk.
+All paths are written out here or in the rules as `results/<experiment>/<stage>/...`.
 """
 
 from __future__ import annotations
 
+import functools
 import json
-import os
 import re
-import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from score import fingerprint, fresh
+from score.cluster import site
 from score.config import Agent, Config, lineage, load
 from score.config.__main__ import dump
 from score.config.load import nearest
-from score.config.schema import Ablation
 from score.data import benchmarks
 from score.errors import ScoreError
-from score.jsonl import write_text
-from score.provenance import git_commit
-from score.records import content_key
+from score.models import made
 
 MAIN_GROUPS = ("math", "facts")  # tables 1 and 3; the rest is deep search, table 2
-MADE_MODELS = "models/"  # model folders below it are made by a rule
+
+
+_IMAGES = {
+    **dict.fromkeys(("rollout", "correct", "evaluate"), "serve"),
+    **dict.fromkeys(("sft", "grpo", "dpo", "variance"), "train"),
+}
+"""Stage -> the image that its rule runs in."""
 
 
 class Plan:
     """One experiment's plan: every method returns paths, names or words for params."""
 
-    def __init__(self, raw: Mapping[str, Any], *, main: bool = True) -> None:
-        """`main`: this is the process that a user started, not one of its jobs."""
+    def __init__(self, raw: Mapping[str, Any], *, main: bool = True, images: bool = False) -> None:
+        """
+        Args:
+            main: this is the process that a user started, not one of its jobs.
+            images: rules run in their images.
+        """
         self.config: Config = load(raw)
         self.root = f"results/{self.config.experiment}"
         asked = [lineage.named(self.config, word) for word in self.config.fresh] if main else []
         runs = [run for name in asked for run in (name, *(lineage.run(name, seed) for seed in self.config.seeds))]
-        self._main, self._fresh = main, fresh.counts(Path(self.root), runs)
+        self.is_main, self.fresh = main, fresh.counts(Path(self.root), runs)
+        self.site, self.images = site.read(), images
         self.micro = self.config.data.generated
         self.main = [b for b in self.config.benchmarks if benchmarks.get(b).group in MAIN_GROUPS]
         self.deep = [b for b in self.config.benchmarks if b not in self.main]
-
-    def share(self) -> None:
-        """Lets jobs import this package and read this config: they inherit both from this process, on a cluster too.
-
-        The config is no input file of any rule: it would be newer than everything at each change. What a rule depends
-        on is in its params as a fingerprint. The file is named after its content, so that another invocation with
-        another config cannot change it under a running job.
-        """
-        source = str(Path(__file__).parents[1])
-        others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part not in ("", source)]
-        os.environ["PYTHONPATH"] = os.pathsep.join([source, *others])
-        path = Path(self.root, "work", "config", f"{content_key(self.resolved())}.yaml")
-        if not path.exists():
-            write_text(path, self.resolved())
-        os.environ["SCORE_CONFIG"] = str(path)
-        if commit := git_commit():
-            os.environ["SCORE_COMMIT"] = commit  # for jobs in images, which have no git
-
-    def start(self) -> None:
-        """Called when jobs are about to run, and by every job."""
-        if self._main:
-            fresh.remember(Path(self.root), self._fresh)
 
     def agents(self, method: str | None = None) -> list[str]:
         """Names of agents, by method; those without rows included, as others may start from them."""
@@ -177,12 +162,16 @@ class Plan:
         return f"{self.root}/data/raw/{known[wildcards.name]}"
 
     def model_of(self, agent: str, seed: str) -> list[str]:
-        """The model folder that an agent acts with, where a rule makes it; nothing for a hub name or a shipped
-        model."""
+        """The model that an agent acts with, where a rule makes or fetches it; nothing for a user's own."""
         if lineage.agent(self.config, agent).method != "prompt":
             return [f"{self.root}/train/{lineage.run(agent, seed)}/model"]
-        path = self.config.models[self.base(agent)].path or ""
-        return [path] if path.startswith(MADE_MODELS) else []
+        return self.base_models(self.base(agent))
+
+    def base_models(self, *models: str | None) -> list[str]:
+        """What a rule makes of some entries of `models`: a converted folder, or the record of a download from the
+        hub."""
+        wanted = [self.config.models[name] for name in models if name is not None]
+        return list(dict.fromkeys(path for model in wanted if (path := made(model))))
 
     def corpus(self) -> list[str]:
         """The local search corpus that acting needs, if any."""
@@ -205,9 +194,8 @@ class Plan:
         return [f"{self.root}/rollout/{teacher}/{part}.jsonl" for part in parts]
 
     def student_folder(self) -> list[str]:
-        """The same where a rule makes it; nothing for a hub name."""
-        path = self.student_tokenizer()
-        return [path] if path.startswith(MADE_MODELS) else []
+        """The same where a rule makes or fetches it."""
+        return self.base_models(self.base(self._cold_started()))
 
     def student_tokenizer(self) -> str:
         """Model folder or hub name whose tokenizer measures published demonstrations."""
@@ -223,6 +211,16 @@ class Plan:
     def hard_tasks(self, agent: str, seed: str) -> list[str]:
         """The hard tasks that were kept out of the training of an agent and of the one it was corrected as."""
         return [f"{self.corrections(agent, seed)}/hard.jsonl"]
+
+    def part_tasks(self, part: str, agent: str, seed: str) -> list[str]:
+        """The questions that an agent attempts in one part of its evaluation."""
+        if part == "hard":
+            return self.hard_tasks(agent, seed)
+        return [f"{self.root}/data/{name}.jsonl" for name in (self.main if part == "main" else self.deep)]
+
+    def part_option(self, part: str) -> str:
+        """Hard training tasks are scored by rules, without a judge."""
+        return "--ruled-only" if part == "hard" else ""
 
     @property
     def ladder(self) -> list[str]:
@@ -286,44 +284,81 @@ class Plan:
     def stage(self, name: str, agent: str, seed: str | None = None) -> str:
         """A fingerprint for a rule's params and its work folder; `seed` where the stage has one."""
         run = agent if seed is None else lineage.run(agent, seed)
-        again = {"fresh": self._fresh[run]} if run in self._fresh else {}
-        return fingerprint.stage(self.config, name, agent, **again)
+        again = {"fresh": self.fresh[run]} if run in self.fresh else {}
+        return fingerprint.stage(self.config, name, agent, **again, **self._inside(_IMAGES[name]))
+
+    def parts(self, stage: str, folder: str, now: Sequence[str], made: Sequence[str]) -> Callable[[Any], dict]:
+        """An input function: the rows and records of a result's shards.
+
+        Args:
+            folder: of the shards, with wildcards.
+            now: the shards that it would be split into now ("1-of-8", ...). A result whose settings and code are those
+                of now keeps the shards that it was made of: with another number, nothing is made anew.
+            made: the files of the result, with wildcards; the last one is its provenance.
+        """
+
+        def chosen(wildcards: Any) -> dict[str, list[str]]:
+            files = [Path(path.format(**wildcards)) for path in made]
+            record = _json(files[-1]) if all(path.exists() for path in files) else {}
+            shards = list(now)
+            if record.get("fingerprint") == self.stage(stage, wildcards.agent, wildcards.get("seed")):
+                shards = [f"{number}-of-{record['shards']}" for number in range(1, record["shards"] + 1)]
+            where = folder.format(**wildcards)
+            return {
+                "rows": [f"{where}/{shard}.jsonl" for shard in shards],
+                "records": [f"{where}/{shard}.json" for shard in shards],
+            }
+
+        return chosen
+
+    def predicted(self, part: str) -> list[str]:
+        """The files of one part of an agent's evaluation, with wildcards; its provenance is the last one."""
+        names = {"main": self.main, "deep": self.deep, "hard": ["hard"]}[part]
+        folder = "results/{experiment}/eval/{agent}/{seed}"
+        return [*(f"{folder}/{name}.jsonl" for name in names), f"{folder}/provenance.{part}.json"]
+
+    def image(self, name: str) -> str:
+        """The digest of an image's recipe, for the params of the rules that run in it; nothing if none do."""
+        return _recipe(name, self.site.variant if self.site else "cuda") if self.images else ""
+
+    def _inside(self, image: str) -> dict[str, str]:
+        """What an image adds to a fingerprint. With another recipe, work is begun anew, not continued."""
+        return {"image": self.image(image)} if self.images else {}
 
     def gpus(self, *models: str | None) -> int:
         """GPUs that a job with these models takes."""
         return sum(self.config.models[name].gpus for name in models if name is not None)
+
+    def gpu_model(self, *models: str | None) -> str:
+        """The GPU type that the site wants named, for a job that takes GPUs."""
+        return (self.site and self.site.gpu_model) or "" if self.gpus(*models) else ""
 
     def code(self, name: str) -> str:
         """A fingerprint of the modules behind a stage that has no agent."""
         return fingerprint.code(fingerprint.CODE[name])
 
     def judging(self) -> str:
-        """A fingerprint of the evaluation judge."""
-        return fingerprint.judging(self.config)
+        """A fingerprint of the evaluation judge, for the params and the work folder."""
+        return fingerprint.judging(self.config, **self._inside("serve"))
 
     def base(self, agent: str) -> str:
         """Key in `models` of the model that an agent is, or was trained from."""
         return lineage.base_model(self.config, agent)
 
-    def unknown_target(self, target: str, targets: Iterable[str]) -> str:
-        """Why a target is none of `targets`: this config has nothing for it, or it is a slip of the pen."""
-        word = target.removeprefix("ablation_")
-        if word != target and word in typing.get_args(Ablation):
-            off = [agent.name for agent in self.config.agents if agent.ablation == word]
-            why = f"its agent {off[0]!r} is switched off (`skip`)" if off else "no agent of the config is it"
-            return f"target {target!r}: {why}"
-        if target in NEEDS:
-            return f"target {target!r}: it needs {NEEDS[target]}, which this config has not"
-        return f"unknown target {target!r}; {nearest(target, targets)}"
+
+@functools.cache
+def _recipe(name: str, variant: str) -> str:
+    from score.cluster import images
+
+    return images.recipe(name, variant)
 
 
-NEEDS = {
-    **{f"table{n}": f"agents and benchmarks of table {n}" for n in (1, 2, 3)},
-    **dict.fromkeys(("figure3a", "figure3b", "learning_curves"), "an agent with `ablation: full`"),
-    **dict.fromkeys(("horizon", "gradient_variance", "theory"), "a generated world and an agent with `ablation: full`"),
-    "baselines": "an agent with `baseline: true`",
-}
-"""Targets that exist only where the config has something for them."""
+def _json(path: Path) -> dict[str, Any]:
+    """A file's JSON object; an empty one where a killed job left half of it."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return {}
 
 
 def seed_name(path: str) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import yaml
 
-from score import fresh
+from score import fresh, launch
 from score.config.load import merge
 from score.workflow import Plan
 
@@ -43,9 +43,9 @@ def test_a_job_means_the_work_folder_of_the_run_that_started_it(tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     asked = MICRO | {"fresh": ["dpo"]}
     main = Plan(asked)
-    main.start()
+    launch.start(main, "local")
     job = Plan(asked, main=False)
-    job.start()
+    launch.start(job, "local")
     assert job.stage("dpo", "dpo", "0") == main.stage("dpo", "dpo", "0")
     assert Plan(MICRO).stage("dpo", "dpo", "0") == main.stage("dpo", "dpo", "0"), "and a later run continues it"
     assert Plan(asked).stage("dpo", "dpo", "0") != main.stage("dpo", "dpo", "0"), "unless it is asked for again"

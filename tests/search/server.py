@@ -65,7 +65,7 @@ class Server:
                 else:
                     self._send(answer)
 
-            do_GET = do_POST
+            do_GET = do_HEAD = do_POST
 
             def _send(self, answer: Answer) -> None:
                 body = answer.body.encode()

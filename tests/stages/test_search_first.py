@@ -39,13 +39,11 @@ def call(name, folder, config):
     results = ["--out", files["out"], "--provenance", files["provenance"]]
     main, *own = {
         "rollout": (rollout.main, "--agent", "teacher", *work, *tasks, *splits, "--part", "cold_start", *results),
-        "correct": (correct.main, "--agent", "bc20", *work, *tasks, *splits, "--out-dir", folder),
+        "correct": (correct.main, "--agent", "bc20", *work, *tasks, *splits, *results),
         "grpo": (grpo.main, "--agent", "score_rl", *work, "--data", files["data"], "--out", folder / "model"),
         "variance": (variance.main, "--agent", "score_sft", "--data", files["data"], "--out", files["out"]),
-        "evaluate": (
-            evaluate.main, "--agent", "untrained", *work, *tasks, "--out-dir", folder, *results[2:],
-        ),
-    }[name]  # fmt: skip
+        "evaluate": (evaluate.main, "--agent", "untrained", *work, *tasks, *results),
+    }[name]
     main([str(word) for word in (*common, *own)])
 
 

@@ -5,63 +5,20 @@ python -m pytest -m dag
 
 import csv
 import json
-import os
-import signal
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
 from score.correct.mps import Mentored
 from score.records import Trajectory
+from workflow.conftest import RESULTS, run
 
-ROOT = Path(__file__).parents[2]
-RESULTS = ROOT / "results" / "tiny"
-COMMAND = [
-    "snakemake",
-    "--profile",
-    "demo",
-    "--nolock",
-    "--configfile",
-    "configs/micro.yaml",
-    "tests/workflow/tiny.yaml",
-]
-
-pytestmark = [pytest.mark.dag, pytest.mark.timeout(600)]
-
-
-def run(*args: str, timeout: float = 500) -> subprocess.CompletedProcess:
-    return subprocess.run([*COMMAND, *args], cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+pytestmark = [pytest.mark.dag, pytest.mark.timeout(1800)]  # minutes on an idle machine
 
 
 def rows(path: str) -> list[dict]:
     return [json.loads(line) for line in (RESULTS / path).read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def killed_run():
-    """Starts from nothing and is killed with -9 as soon as the correction has kept its first attempts."""
-    subprocess.run(["rm", "-rf", str(RESULTS)], check=True)
-    workflow = subprocess.Popen([*COMMAND], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    deadline = time.monotonic() + 240
-    while time.monotonic() < deadline and workflow.poll() is None:
-        kept = [path for path in RESULTS.glob("work/correct/*/attempts.jsonl") if path.stat().st_size > 0]
-        if kept:
-            break
-        time.sleep(0.2)
-    os.kill(workflow.pid, signal.SIGKILL)
-    said = workflow.communicate()[0].decode()
-    assert kept, said[-3000:]
-    return {json.loads(line)["key"] for line in kept[0].read_bytes().split(b"\n")[:-1]}
-
-
-@pytest.fixture(scope="module")
-def finished(killed_run):
-    time.sleep(3)  # the orphaned jobs notice that their workflow is gone
-    done = run()
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    return done
 
 
 def test_a_killed_workflow_leaves_no_job_behind(killed_run):
@@ -77,11 +34,11 @@ def test_a_killed_workflow_leaves_no_job_behind(killed_run):
 def test_a_killed_run_continues_with_what_it_had(killed_run, finished):
     keys = {
         row["key"]
-        for path in RESULTS.glob("work/correct/*/attempts.jsonl")
+        for path in RESULTS.glob("work/correct/*/attempts.1-of-1.jsonl")
         for row in rows(str(path.relative_to(RESULTS)))
     }
     assert killed_run <= keys
-    assert "found finished" in (RESULTS / "logs/correct/bc20-s0.log").read_text()
+    assert "found finished" in (RESULTS / "logs/correct/bc20-s0.1-of-1.log").read_text()
 
 
 def test_repeating_it_runs_nothing_and_says_so(finished):

@@ -1,16 +1,25 @@
 """Planning: what is built for which target, in seconds, with errors before any job starts."""
 
+import json
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
+from snakemake.iocontainers import Wildcards
+
+from score import workflow
+from score.config.load import merge
+from score.workflow import Plan
+from workflow.conftest import with_apptainer
 
 ROOT = Path(__file__).parents[2]
 
 
 def snakemake(*args: str, timeout: float = 60) -> subprocess.CompletedProcess:
     command = ["snakemake", *args]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=timeout, env=with_apptainer())
 
 
 def rules_of(dry_run: subprocess.CompletedProcess) -> dict[str, int]:
@@ -23,9 +32,7 @@ def test_the_full_paper_grid_plans():
     planned = snakemake("--profile", "slurm", "-n")
     assert planned.returncode == 0, planned.stderr[-2000:]
     jobs = rules_of(planned)
-    assert {"rollout", "correct", "sft", "grpo", "evaluate", "evaluate_deep", "judge", "score", "write_table"} <= set(
-        jobs
-    )
+    assert {"rollout", "correct", "sft", "grpo", "evaluate", "gather_evaluation_deep", "judge", "score"} <= set(jobs)
     assert jobs["grpo"] == 9
     assert jobs["sft"] == 13
     assert jobs["dpo"] == 1
@@ -39,10 +46,10 @@ def test_profiles_are_found_by_name(profile):
 
 def test_a_table_needs_only_its_own_columns():
     jobs = rules_of(snakemake("--profile", "demo", "-n", "table2", "--config", "experiment=unbuilt"))
-    assert "evaluate" not in jobs
-    assert jobs["evaluate_deep"] == 9
+    assert "gather_evaluation" not in jobs
+    assert jobs["evaluate"] == jobs["gather_evaluation_deep"] == 9
     jobs = rules_of(snakemake("--profile", "slurm", "-n", "table1", "--config", "experiment=unbuilt"))
-    assert "evaluate_deep" not in jobs
+    assert "gather_evaluation_deep" not in jobs
     assert "judge" not in jobs
 
 
@@ -75,7 +82,15 @@ def plan_of(target: str, *config: str) -> set[str]:
 def test_an_ablation_builds_its_own_row_and_what_that_needs():
     plan = plan_of("ablation_no_key_step")
     assert {"grpo ablation_no_key_step", "sft score_sft", "sft bc20", "correct", "write_ablation"} <= plan
-    assert not plan & {"grpo score_rl", "grpo grpo", "dpo", "evaluate_deep", "write_table", "headline", "figure3a"}
+    assert not plan & {
+        "grpo score_rl",
+        "grpo grpo",
+        "dpo",
+        "gather_evaluation_deep",
+        "write_table",
+        "headline",
+        "figure3a",
+    }
     assert "grpo" not in plan_of("ablation_initial")
     assert "grpo score_rl" in plan_of("ablation_full")
 
@@ -83,8 +98,8 @@ def test_an_ablation_builds_its_own_row_and_what_that_needs():
 def test_figures_need_no_more_than_they_show():
     assert not plan_of("figure3a") & {"grpo", "sft score_sft", "evaluate"}
     stages = plan_of("figure3b")
-    assert {"grpo score_rl", "sft score_sft", "sft bc20", "evaluate_hard"} <= stages
-    assert not stages & {"dpo", "evaluate", "evaluate_deep", "grpo grpo"}
+    assert {"grpo score_rl", "sft score_sft", "sft bc20", "gather_evaluation_hard"} <= stages
+    assert not stages & {"dpo", "gather_evaluation", "gather_evaluation_deep", "grpo grpo"}
 
 
 def test_baselines_leave_the_ablations_alone():
@@ -144,3 +159,74 @@ def test_mistakes_end_before_any_job_with_one_line(config, message):
 def test_the_linter_has_nothing_to_say():
     done = snakemake("--lint")
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+MICRO = merge(
+    yaml.safe_load((ROOT / "config.yaml").read_text()), yaml.safe_load((ROOT / "configs/micro.yaml").read_text())
+)
+
+
+def test_another_image_begins_the_work_of_its_stages_anew(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def stages(images: bool, **recipes: str) -> dict[str, str]:
+        monkeypatch.setattr(workflow, "_recipe", lambda name, variant: recipes[name])
+        plan = Plan(MICRO, images=images)
+        names = ("rollout", "correct", "evaluate", "sft", "grpo", "dpo", "variance")
+        agents = {"sft": "bc20", "dpo": "dpo", "rollout": "teacher"}
+        return {name: plan.stage(name, agents.get(name, "score_rl")) for name in names} | {"judge": plan.judging()}
+
+    before = stages(True, serve="1", train="1")
+    after = stages(True, serve="1", train="2")
+    assert {name for name in before if before[name] != after[name]} == {"sft", "grpo", "dpo", "variance"}
+    after = stages(True, serve="2", train="1")
+    assert {name for name in before if before[name] != after[name]} == {"rollout", "correct", "evaluate", "judge"}
+    assert stages(False, serve="1", train="1") == stages(False, serve="2", train="2")
+
+
+def test_each_rule_has_the_recipe_of_its_image_in_its_params():
+    for path in (ROOT / "rules").glob("*.smk"):
+        for block in re.split(r"^\s*(?:use )?rule ", path.read_text(), flags=re.MULTILINE)[1:]:
+            name = re.match(r"\w+", block)[0]
+            image = re.search(r'"containers/(\w+)\.sif"', block)
+            if image and name != "hub_model":
+                assert f'image=PLAN.image("{image[1]}")' in block, name
+            if not image and "params:" in block:  # it inherits the container
+                assert "image=PLAN.image(" in block, name
+
+
+@pytest.mark.parametrize(
+    ("record", "count"),
+    [
+        (lambda now: {"fingerprint": now, "shards": 3}, 3),
+        (lambda now: {"fingerprint": "of other code", "shards": 3}, 2),
+        (lambda now: {"shards": 3}, 2),
+        (lambda now: None, 2),
+    ],
+)
+def test_a_result_keeps_the_shards_that_it_was_made_of_as_long_as_nothing_else_changes(
+    tmp_path, monkeypatch, record, count
+):
+    monkeypatch.chdir(tmp_path)
+    plan = Plan(MICRO)
+    wildcards = Wildcards(fromdict={"experiment": "micro", "agent": "bc20", "seed": "0"})
+    folder = tmp_path / "results/micro/eval/bc20/0"
+    parts = plan.parts(
+        "evaluate",
+        "results/{experiment}/eval/{agent}/{seed}/main.shards",
+        ["1-of-2", "2-of-2"],
+        made=plan.predicted("main"),
+    )
+    assert len(parts(wildcards)["rows"]) == 2, "nothing is made yet"
+    folder.mkdir(parents=True)
+    for path in plan.predicted("main"):
+        Path(path.format(**wildcards)).touch()
+    known = record(plan.stage("evaluate", "bc20", "0"))
+    (folder / "provenance.main.json").write_text(json.dumps(known) if known else '{"fingerprint": "tor')
+    shards = [f"results/micro/eval/bc20/0/main.shards/{number}-of-{count}" for number in range(1, count + 1)]
+    assert parts(wildcards) == {
+        "rows": [f"{shard}.jsonl" for shard in shards],
+        "records": [f"{shard}.json" for shard in shards],
+    }
+    (folder / "math2.jsonl").unlink()
+    assert len(parts(wildcards)["rows"]) == 2, "what is new is split as it would be now"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-TOOLS = ("bash", "git", "make", "flock", "dirname")
+TOOLS = ("bash", "git", "make")
 
 
 def setup(tmp_path, without: str = "", python: str | None = None) -> subprocess.CompletedProcess:
@@ -23,7 +23,7 @@ def setup(tmp_path, without: str = "", python: str | None = None) -> subprocess.
     return subprocess.run(command, env={"PATH": str(tools)}, capture_output=True, text=True, timeout=60)
 
 
-@pytest.mark.parametrize("tool", ["git", "make", "flock"])
+@pytest.mark.parametrize("tool", ["git", "make"])
 def test_a_missing_tool_is_named(tmp_path, tool):
     done = setup(tmp_path, without=tool, python="exit 0")
     assert done.returncode == 1

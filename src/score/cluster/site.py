@@ -1,107 +1,176 @@
-"""What a build needs to know of the machine it runs on: how pip and apt reach their packages there.
+"""What a cluster calls its things: one short file per site, and the environment that jobs get from it.
 
-Sites sit behind proxies, have a certificate of their own or a folder of wheels. All of it is read from the machine's
-own configuration, bound into the image while it is built, and left out of it. Not here: what an image is made of
-(`images.py`).
+The file is `site.yaml` beside the Snakefile (`$SCORE_SITE` names another); `profiles/slurm/site.example.yaml` is one to
+copy. Everything else about SLURM is in `profiles/slurm/profile.yaml`.
 """
 
 from __future__ import annotations
 
-import ast
+import dataclasses
 import os
-import shlex
-import shutil
-import subprocess
-import sys
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import Any, Literal
 
+import yaml
+from pydantic import Field, TypeAdapter, ValidationError
+
+from score.config.load import nearest, one_line
+from score.config.schema import Config, Section
 from score.errors import ScoreError
 
-_INSIDE = "/mnt"  # a bind's destination must exist in every base; what is bound below it is made in the folder itself
-_CARRIED = ("index-url", "trusted-host", "proxy", "timeout", "default-timeout", "retries")  # as they are
-_FOLDERS = ("find-links", "extra-index-url", "index-url")  # may name folders of this machine
-_PROXIES = ("http_proxy", "https_proxy", "no_proxy")
+FILE = "site.yaml"
+EXAMPLE = "profiles/slurm/site.example.yaml"
+_ALWAYS = (
+    *(
+        "SCORE_CONFIG",
+        "SCORE_COMMIT",
+        "OMP_NUM_THREADS",
+        "TOKENIZERS_PARALLELISM",
+        "TMPDIR",
+    ),
+    *("HF_HOME", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PYTHONUTF8"),
+)
+_TIME = r"\d+(\.\d+)?|(\d+-)?\d+(:\d\d?){0,2}|(\d+[dhms])+"  # minutes, SLURM's words, Snakemake's words
+_LOGIN = ("HF_TOKEN", "HF_ENDPOINT", "http_proxy", "https_proxy", "no_proxy")
+"""For downloads, which are rules of the login node; no job gets them."""
+_BACKEND_KEYS = {"serper": ("SERPER_API_KEY",), "tavily": ("TAVILY_API_KEY",)}
 
 
-def pip_settings() -> dict[str, str]:
-    """pip's own configuration on this machine, by option; environment variables win. Empty where there is no pip."""
-    command = [sys.executable, "-m", "pip", "config", "list"]
+class Site(Section):
+    account: str | None = Field(None, description="SLURM account; null where there are none")
+    qos: str | None = Field(None, description="quality of service, where a site wants one named")
+    partitions: dict[str, dict[str, Any]] = Field(
+        min_length=1, description="partition -> its limits, in the words of the SLURM executor plugin"
+    )
+    gpu_model: str | None = Field(None, description="GPU type as SLURM calls it, where a partition has several")
+    scratch: str | None = Field(None, description="node-local folder for temporary files; may name $VARIABLES")
+    models: str | None = Field(None, description="shared folder of downloaded models (HF_HOME); may name $VARIABLES")
+    variant: Literal["cuda", "cpu"] = Field("cuda", description="which images are built and used")
+    binds: list[str] = Field(default_factory=list, description="further folders that jobs see")
+    environment: list[str] = Field(default_factory=list, description="further variables that jobs get, by name")
+
+
+def path(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the site file is, whether it exists or not."""
+    return Path(environ.get("SCORE_SITE") or FILE)
+
+
+def read(file: Path | None = None) -> Site | None:
+    """The site, or None where there is no site file. Raises `ScoreError` with one line that names the first mistake."""
+    file = path() if file is None else file
+    if not file.exists():
+        if os.environ.get("SCORE_SITE"):
+            raise ScoreError(f"SCORE_SITE: {file}: no such file; copy {EXAMPLE}")
+        return None
     try:
-        listed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    return parse_settings(listed)
-
-
-def parse_settings(listed: str) -> dict[str, str]:
-    """The lines of `pip config list`, such as global.cert='/etc/ca.crt', as option -> value."""
-    found: dict[str, str] = {}
-    for line in sorted(listed.splitlines(), key=lambda line: line.startswith(":env:")):
-        name, _, value = line.partition("=")
-        scope, _, option = name.rpartition(".")
-        if scope in ("global", "install", ":env:") and value:
-            found[option] = ast.literal_eval(value)
-    return found
-
-
-def debian_mirror() -> str:
-    """The mirror that this machine's own apt uses. Raises `ScoreError` where there is none."""
-    fields = ["--format", "$(REPO_URI)", "Created-By: Packages", "Label: Debian"]
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ScoreError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
+    except OSError as error:
+        raise ScoreError(f"{file}: cannot be read ({error.strerror})") from None
     try:
-        listed = subprocess.run(["apt-get", "indextargets", *fields], capture_output=True, text=True, timeout=60).stdout
-    except OSError:
-        listed = ""
-    if not listed.strip():
-        raise ScoreError("no Debian mirror: apt knows none here (apt-get update); name one with MIRROR=URL")
-    return listed.split()[0]
+        site = Site.model_validate(raw or {})
+    except ValidationError as error:
+        raise ScoreError(one_line(error, Site, str(file))) from None
+    for name, limits in site.partitions.items():
+        for key, value in limits.items():
+            _check_limit(f"{file}: partitions.{name}.{key}", key, value)
+    return site
 
 
-def hand_in(folder: Path, settings: Mapping[str, str], more: Mapping[str, str]) -> list[str]:
-    """Writes `site.sh` for an image's %post into a folder, and returns the binds that it needs.
+def _check_limit(where: str, key: str, value: Any) -> None:
+    """The executor plugin would stumble over a wrong limit in the middle of the run, or take it for none."""
+    from snakemake_executor_plugin_slurm.partitions import PartitionLimits
+
+    kinds = {field.name: field.type for field in dataclasses.fields(PartitionLimits)} | {"cluster": str}
+    if key not in kinds:
+        raise ScoreError(f"{where}: unknown limit; {nearest(key, kinds)}")
+    if key == "max_runtime" and isinstance(value, str):
+        if not re.fullmatch(_TIME, value.strip()):  # the plugin takes any word that begins like a unit
+            raise ScoreError(f'{where}: {value!r} is no time; minutes or "2-00:00:00"')
+        return
+    try:
+        TypeAdapter(kinds[key]).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise ScoreError(f"{where}: {error.errors()[0]['msg'].lower()}, not {value!r}") from None
+
+
+def submission(site: Site, file: Path) -> dict[str, str]:
+    """Variables that sbatch and the executor plugin read: account, quality of service, and how to choose a
+    partition."""
+    named = {"SBATCH_ACCOUNT": site.account, "SBATCH_QOS": site.qos, "SNAKEMAKE_SLURM_PARTITIONS": str(file.resolve())}
+    return {name: value for name, value in named.items() if value}
+
+
+def environment(
+    site: Site | None, config: Config, environ: Mapping[str, str], *, source: Path, job: bool
+) -> dict[str, str]:
+    """Variables that reach the models: folders, offline mode, and what a container lets through.
 
     Args:
-        folder: of this build alone; becomes /mnt in the image while it is built.
-        settings: of pip (`pip_settings`).
-        more: further variables, such as MIRROR.
+        environ: the process's own variables, `SCORE_CONFIG` and `PYTHONPATH` among them.
+        source: the folder that holds this package.
+        job: on a compute node (its scratch folder exists there alone).
+    Raises:
+        ScoreError: the scratch folder names a variable that the node does not have.
     """
-    exports = dict(more)
-    binds = [f"{folder}:{_INSIDE}"]
-    if certificate := settings.get("cert"):
-        if not Path(certificate).is_file():
-            raise ScoreError(f"pip's certificate {certificate} is not there; name another with CERTIFICATE=FILE")
-        shutil.copyfile(certificate, folder / "ca.crt")
-        exports |= dict.fromkeys(("PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE"), f"{_INSIDE}/ca.crt")
-    for option in dict.fromkeys((*_CARRIED, *_FOLDERS)):
-        values = settings.get(option, "").split()
-        if option in _FOLDERS:
-            values = [_inside(folder, binds, value) for value in values]
-        if values:
-            exports["PIP_" + option.upper().replace("-", "_")] = " ".join(values)
-    exports |= {name: os.environ[name] for word in _PROXIES for name in (word, word.upper()) if name in os.environ}
-    lines = [f"export {name}={shlex.quote(value)}\n" for name, value in exports.items()]
-    (folder / "site.sh").write_text("".join(lines), encoding="utf-8")
-    return binds
+    ours = {"HF_HUB_OFFLINE": environ.get("HF_HUB_OFFLINE", "1"), "HF_HOME": str(hub(site, environ))}
+    if site and site.scratch and job:
+        ours["TMPDIR"] = _expand(site.scratch, environ, "scratch")
+    seen = {**environ, **ours}
+    # The login node's own folder for temporary files need not exist on the compute nodes, which inherit this.
+    mine = ("HF_HOME", "TMPDIR") if job else ("HF_HOME",)
+    folders = [source, *(seen[name] for name in mine if name in seen), *_folders(config, seen)]
+    folders += [os.path.expandvars(folder) for folder in (site.binds if site else ())]
+    there = dict.fromkeys(os.path.abspath(folder) for folder in map(str, folders) if os.path.isdir(folder))
+    ours["APPTAINER_BIND"] = ",".join([*_given(environ, there), *there])
+    passed = [*_ALWAYS, *keys(config), *(site.environment if site else ())]
+    passing = {name: seen[name] for name in passed if name in seen} | {"PYTHONPATH": str(source)}
+    login = {name: "" if job else seen[name] for name in _LOGIN if name in seen}
+    return ours | {f"APPTAINERENV_{name}": value for name, value in (login | passing).items()}
 
 
-def _inside(folder: Path, binds: list[str], value: str) -> str:
-    """The place in the image of a folder of this machine, which this binds; anything else as it is."""
-    url = urlsplit(value)
-    if url.scheme not in ("", "file"):
-        return value
-    path = Path(url.path)
-    if not path.is_dir():
-        raise ScoreError(f"pip's folder {path} is not there; name another with WHEELS=FOLDER")
-    # A local index refers to files beside its folder of pages.
-    bound = path.parent if url.scheme == "file" else path
-    name = f"bound{len(binds)}"
-    (folder / name).mkdir()
-    binds.append(f"{bound}:{_INSIDE}/{name}")
-    inside = f"{_INSIDE}/{name}" if bound == path else f"{_INSIDE}/{name}/{path.name}"
-    return f"file://{inside}" if url.scheme == "file" else inside
+def hub(site: Site | None, environ: Mapping[str, str]) -> Path:
+    """The cache of downloaded models. An image has another home folder, so its path is always written out."""
+    named = _expand(site.models, environ, "models") if site and site.models else environ.get("HF_HOME")
+    return Path(os.path.abspath(named)) if named else Path.home() / ".cache" / "huggingface"
 
 
-def bind_options(binds: Sequence[str]) -> list[str]:
-    """Options of a build for binds that nothing in the image can write to."""
-    return [word for bind in binds for word in ("--bind", f"{bind}:ro")]
+def _given(environ: Mapping[str, str], ours: Mapping[str, None]) -> list[str]:
+    """Binds that the user asked for; a folder that this node does not have would keep Apptainer from starting."""
+    parts = [part for part in environ.get("APPTAINER_BIND", "").split(",") if part and part not in ours]
+    return [part for part in parts if ":" in part or os.path.exists(part)]
+
+
+def keys(config: Config) -> list[str]:
+    """Environment variables that the config's models, search and judges read."""
+    search = config.search
+    endpoints = [model.api_key_env for model in config.models.values() if model.engine == "endpoint"]
+    named = [name for text in (search.url, search.cache) if text for name in re.findall(r"\$\{?(\w+)", text)]
+    return list(dict.fromkeys([*endpoints, *_BACKEND_KEYS.get(search.backend, ()), *named]))
+
+
+def _folders(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
+    """Folders outside the working directory that the config names."""
+    for text in (config.search.cache, config.search.corpus and os.path.dirname(config.search.corpus)):
+        if text:
+            yield os.path.expandvars(text)
+    if config.data.source and "://" not in config.data.source:
+        yield config.data.source
+    for model in config.models.values():
+        if model.path and os.path.isabs(model.path):
+            yield model.path
+
+
+def _expand(text: str, environ: Mapping[str, str], key: str) -> str:
+    """`text` with $VARIABLES replaced."""
+
+    def value(match: re.Match[str]) -> str:
+        name = match[1] or match[2]
+        if name not in environ:
+            raise ScoreError(f"{path()}: {key}: ${name} is not set here")
+        return environ[name]
+
+    return re.sub(r"\$(?:\{(\w+)\}|(\w+))", value, text)

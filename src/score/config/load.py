@@ -31,7 +31,7 @@ def load(raw: Mapping[str, Any]) -> Config:
     try:
         config = Config.model_validate(dict(raw))
     except ValidationError as error:
-        raise ScoreError(_one_line(error)) from None
+        raise ScoreError(one_line(error, Config, "config")) from None
     _check_references(config)
     named = {f"benchmarks[{i}]": name for i, name in enumerate(config.benchmarks)}
     for where, name in (named | {f"data.limits.{name}": name for name in config.data.limits}).items():
@@ -57,20 +57,23 @@ def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _one_line(error: ValidationError) -> str:
-    first = error.errors()[0]
+def one_line(error: ValidationError, root: type[BaseModel], file: str) -> str:
+    """The first mistake of a config or site file: where it is, what is wrong, and the nearest valid key."""
+    mistakes = error.errors()
+    # A mistyped key is also a missing one, if it is required: the typing mistake says more.
+    first = next((mistake for mistake in mistakes if mistake["type"] == "extra_forbidden"), mistakes[0])
     where = ".".join(str(part) for part in first["loc"]) or "top level"
     if first["type"] == "extra_forbidden":
         key = str(first["loc"][-1])
-        return f"config: {where}: unknown key; {nearest(key, _keys_at(first['loc'][:-1]))}"
+        return f"{file}: {where}: unknown key; {nearest(key, _keys_at(root, first['loc'][:-1]))}"
     value = first.get("input")
     shown = "" if first["type"] == "missing" else f", not {value!r}"
-    return f"config: {where}: {first['msg'].lower()}{shown if len(shown) < 80 else ''}"
+    return f"{file}: {where}: {first['msg'].lower()}{shown if len(shown) < 80 else ''}"
 
 
-def _keys_at(path: Iterable[Any]) -> list[str]:
+def _keys_at(root: type[BaseModel], path: Iterable[Any]) -> list[str]:
     """The valid keys of the section at a location such as ('agents', 3) or ('training', 'sft', 'score_sft')."""
-    section: type[BaseModel] = Config
+    section = root
     for part in path:
         if part in section.model_fields:  # else a list index or a name in a mapping of sections
             section = _section_in(section.model_fields[part].annotation) or section

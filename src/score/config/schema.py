@@ -224,6 +224,14 @@ class Agent(Section):
     tables: list[Literal[1, 2, 3]] = Field(default_factory=lambda: [1, 2], description="tables with a row of it")
 
 
+class Shards(Section):
+    """Into how many jobs a stage of one agent is split, each with its own engine. No result depends on it."""
+
+    rollout: Count = 1
+    correct: Count = 1
+    evaluate: Count = 1
+
+
 class Theory(Section):
     """What theorems 3.1 to 3.3 are measured with, in a generated world (target `theory`)."""
 
@@ -249,6 +257,7 @@ class Config(Section):
     correct: Correct = Correct()
     training: Settings = Settings()
     theory: Theory = Theory()
+    shards: Shards = Shards()
     agents: list[Agent] = Field(min_length=1)
     skip: list[str] = Field(default_factory=list, description="agents without rows; trained only if others start there")
     benchmarks: list[str] = Field(min_length=1)

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 
 import torch
+from safetensors import SafetensorError
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -26,6 +27,7 @@ from transformers import (
 from score.config.schema import Model, Sampling
 from score.engine.base import Completion, Request
 from score.engine.codec import ChatCodec
+from score.errors import ScoreError
 
 
 class SeededGumbel(LogitsProcessor):
@@ -112,10 +114,13 @@ def _until_end(ids: list[int], eos_id: int) -> list[int]:
 
 
 def load_model(path: str, dtype: str, revision: str | None = None) -> tuple[PreTrainedModel, ChatCodec]:
-    """A causal language model and its codec from a folder or a hub name."""
+    """A causal language model and its codec from a folder or a hub name. Raises `ScoreError` if it cannot be read."""
     precision = dtype if dtype == "auto" else getattr(torch, dtype)
-    model = AutoModelForCausalLM.from_pretrained(path, dtype=precision, revision=revision)
-    return model, ChatCodec(AutoTokenizer.from_pretrained(path, revision=revision))
+    try:
+        model = AutoModelForCausalLM.from_pretrained(path, dtype=precision, revision=revision)
+        return model, ChatCodec(AutoTokenizer.from_pretrained(path, revision=revision))
+    except (OSError, ValueError, SafetensorError) as error:  # missing, unreadable, torn, or of an unknown kind
+        raise ScoreError(f"{path}: not a model that can be loaded here: {str(error).splitlines()[0][:200]}") from error
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, history = train(start.model, reference, start.codec, data, settings, work, args.seed, f"dpo {agent.name}")
     settings_used = fingerprint.settings(config, "dpo", agent.name)
     record = provenance(settings_used, seed=args.seed, start=start.digest, data=counts)
-    finish(args.out, model, start.codec.tokenizer, history, record)
+    finish(args.out, model, start.codec.tokenizer, history, record, work)
 
 
 if __name__ == "__main__":

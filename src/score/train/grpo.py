@@ -229,7 +229,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     settings_used = fingerprint.settings(config, "grpo", agent.name)
     record = provenance(settings_used, seed=args.seed, start=start.digest, data=counts)
-    finish(args.out, model, start.codec.tokenizer, history, record)
+    finish(args.out, model, start.codec.tokenizer, history, record, work)
 
 
 if __name__ == "__main__":

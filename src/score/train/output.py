@@ -14,6 +14,7 @@ from transformers.utils import logging as transformers_logging
 from score.config.schema import Lora
 from score.progress import Progress
 from score.provenance import record_digest, write
+from score.train.optim import last_checkpoint
 
 
 class ProgressCallback(TrainerCallback):
@@ -58,8 +59,12 @@ def finish(
     tokenizer: PreTrainedTokenizerBase,
     history: Sequence[Mapping[str, Any]],
     record: Mapping[str, Any],
+    work: Path,
 ) -> None:
-    """Writes `model/`, `log.csv` and `provenance.json` below `out`; the model folder appears complete or not at all."""
+    """Writes `model/`, `log.csv` and `provenance.json` below `out`; the model folder appears complete or not at all.
+
+    Then removes all checkpoints in `work` but the last: a job that dies before its results are accepted needs that one.
+    """
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
     partial = out / ".model.partial"
@@ -71,6 +76,10 @@ def finish(
     write(out / "provenance.json", {**record, "model": digest})
     shutil.rmtree(out / "model", ignore_errors=True)
     partial.rename(out / "model")
+    newest = last_checkpoint(work)
+    for checkpoint in (work / "checkpoints").glob("checkpoint-*"):
+        if str(checkpoint) != newest:
+            shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:

@@ -82,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, history = train(start.model, start.codec, data, settings, work, args.seed, f"sft {agent.name}")
     settings_used = fingerprint.settings(config, "sft", agent.name)
     record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts)
-    finish(args.out, model, start.codec.tokenizer, history, record)
+    finish(args.out, model, start.codec.tokenizer, history, record, work)
 
 
 if __name__ == "__main__":

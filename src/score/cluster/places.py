@@ -1,0 +1,187 @@
+"""Folders, models and keys that jobs will need, looked at from the login node. Nothing is written that stays."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from score.cluster import jobs, site
+from score.cluster.finding import Finding, bad, good, unchecked
+from score.config import Config, lineage
+from score.config.schema import Model
+from score.engine import BASE_STUDENT
+from score.models import made
+
+GB = 10**9
+MODELS_PER_RUN = 4
+"""Disk of a training run, in sizes of its model: itself, and a checkpoint of weights and Adam's moments (3)."""
+CHECKPOINT, AT_ONCE = 3, 4
+"""While it trains, a run keeps one checkpoint more; so many are assumed to train at the same time."""
+_ROWS_BYTES = 5 * GB  # trajectories, logs and tables of one experiment
+_UNKNOWN_BYTES = 16 * GB  # a model whose size neither its files nor its name tell
+_BYTES = 2  # a parameter in bfloat16
+
+
+def model(name: str, entry: Model, home: Path) -> Finding:
+    """The model of a config entry can be read, or will be made or fetched by a rule.
+
+    Args:
+        home: the hub's cache (HF_HOME) as jobs see it.
+    """
+    label, path, rule = f"model {name}", entry.path or "", made(entry)
+    if entry.engine in ("oracle", "endpoint") or path == BASE_STUDENT:
+        return good(label, f"{entry.engine}, nothing to load" if path != BASE_STUDENT else "shipped with the code")
+    if path.startswith(("~", "$")):
+        return bad(label, f"{path}: a model's path is taken as it stands", f"models.{name}.path: write the folder out")
+    if rule is None or (Path(path).is_dir() and not rule.endswith(".json")):
+        return _folder(label, Path(path))
+    if not rule.endswith(".json"):
+        return good(label, f"{path}: a rule will make it on the login node")
+    if cached(path, home):
+        return good(label, f"{path}: in {home}")
+    if Path(rule).exists():
+        return bad(label, f"{path}: {rule} says that it was downloaded, but it is not in {home}", f"remove {rule}")
+    gated = "" if os.environ.get("HF_TOKEN") else " (a gated one needs HF_TOKEN)"
+    return good(label, f"{path}: will be downloaded to {home} by a rule on the login node{gated}")
+
+
+def _folder(label: str, folder: Path) -> Finding:
+    if not folder.is_dir():
+        return bad(label, f"{folder}: no such folder", "correct its path in the config's models")
+    wanted = [folder / "config.json", *weights(folder)]
+    if len(wanted) == 1:
+        return bad(label, f"{folder}: holds no weights (*.safetensors, *.bin)", "copy the whole model there")
+    for file in wanted:
+        try:
+            with open(file, "rb") as opened:
+                opened.read(1)
+        except OSError as error:
+            return bad(label, f"{file}: cannot be read ({error.strerror})", "copy the whole model, or mend its rights")
+    return good(label, f"{folder}: {_size(folder) / GB:.1f} GB of weights")
+
+
+def weights(folder: Path) -> list[Path]:
+    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+
+
+def cached(name: str, home: Path) -> list[Path]:
+    """Snapshots of a hub model in the cache that hold weights."""
+    snapshots = home.glob(f"hub/models--{name.replace('/', '--')}/snapshots/*")
+    return [folder for folder in snapshots if weights(folder)]
+
+
+def keys(config: Config, used: Iterable[str], environ: Mapping[str, str]) -> Finding:
+    """Every variable that models in use and search read is set here, so that jobs inherit it. No value is shown."""
+    endpoints = {name: entry.api_key_env for name, entry in config.models.items() if entry.engine == "endpoint"}
+    needed = {endpoints[name] for name in used if name in endpoints}
+    wanted = [name for name in site.keys(config) if name in needed or name not in endpoints.values()]
+    if config.search.mode == "replay":  # the cache answers
+        wanted = [name for name in wanted if name in needed or name in _variables(config.search.cache)]
+    missing = [name for name in wanted if not environ.get(name)]
+    if missing:
+        return bad("keys", f"not set: {', '.join(missing)}", "export it in the shell that starts snakemake")
+    return good("keys", ", ".join(wanted) + (" set" if wanted else "none needed"))
+
+
+def _variables(text: str | None) -> list[str]:
+    return re.findall(r"\$\{?(\w+)", text or "")
+
+
+def writable(name: str, folder: Path) -> Finding:
+    """A file can be written in the folder, or in the nearest one above it that exists."""
+    place = existing(folder)
+    try:
+        with tempfile.TemporaryFile(dir=place) as file:
+            file.write(b"x")
+            file.flush()
+    except OSError as error:
+        return bad(name, f"{place}: cannot be written ({error.strerror})", "mend its rights, or name another folder")
+    return good(name, f"{folder}: writable")
+
+
+def search_cache(config: Config, environ: Mapping[str, str]) -> Finding:
+    """The folder of recorded answers is there to replay from, or to record into."""
+    label, search = "search cache", config.search
+    if search.mode == "live":
+        return unchecked(label, "search.mode is live: none")
+    if any(name not in environ for name in _variables(search.cache)):
+        return unchecked(label, f"{search.cache}: a folder of the compute node")
+    folder = Path(os.path.expandvars(search.cache))
+    if search.mode == "record":
+        return writable(label, folder)
+    lost = [purpose for purpose in ("train", "test") if not os.access(folder / f"{purpose}.sqlite", os.R_OK)]
+    if lost:
+        mend = "record them first (search.mode: record), or import them (python -m score.search)"
+        return bad(label, f"{folder}: no {', '.join(f'{name}.sqlite' for name in lost)} to replay from", mend)
+    return good(label, f"{folder}: readable")
+
+
+def space(config: Config, results: Path, home: Path) -> list[Finding]:
+    """Free space where results and downloaded models go, against a rough need; one finding per file system."""
+    used = [config.models[name] for name in jobs.models(config, jobs.stages(config))]
+    fetched = [entry for entry in used if (made(entry) or "").endswith(".json") and not cached(entry.path, home)]
+    runs = _runs_to_come(config, results)
+    sizes = sorted((size(entry, home) for entry in runs), reverse=True)
+    wanted = {
+        "results": (results, _ROWS_BYTES + MODELS_PER_RUN * sum(sizes) + CHECKPOINT * sum(sizes[:AT_ONCE])),
+        "models": (home, sum(size(entry, home) for entry in fetched)),
+    }
+    models = f"{MODELS_PER_RUN} x model for each of {len(runs)} training runs, and {CHECKPOINT} for {AT_ONCE} at once"
+    formula = f"{_ROWS_BYTES // GB} GB + {models}"
+    by_device: dict[int, list[str]] = {}
+    for name, (folder, _) in wanted.items():
+        by_device.setdefault(os.stat(existing(folder)).st_dev, []).append(name)
+    found = []
+    for names in by_device.values():
+        need = sum(wanted[name][1] for name in names)
+        why = ", ".join({"results": formula, "models": f"{len(fetched)} downloads"}[name] for name in names)
+        found.append(enough(f"space {' + '.join(names)}", existing(wanted[names[0]][0]), need, why))
+    return found
+
+
+def enough(name: str, folder: Path, need: int, why: str) -> Finding:
+    """Is `need` free in a folder's file system? A user's quota is not seen."""
+    free = shutil.disk_usage(folder).free
+    says = f"{free / GB:.0f} GB free, roughly {need / GB:.0f} GB needed ({why})"
+    return good(name, says) if free >= need else bad(name, f"{folder}: {says}", "make room, or use another folder")
+
+
+def _runs_to_come(config: Config, results: Path) -> list[Model]:
+    """The model of every training run that has no result yet."""
+    shown = [agent.name for agent in config.agents if agent.name not in config.skip and agent.tables]
+    wanted = {entry.name: entry for name in shown for entry in lineage.ancestors(config, name)}
+    trained = [name for name, entry in wanted.items() if entry.method != "prompt"]
+    runs = [(name, lineage.run(name, seed)) for name in trained for seed in config.seeds]
+    return [
+        config.models[lineage.base_model(config, name)]
+        for name, run in runs
+        if not (results / "train" / run / "model").is_dir()
+    ]
+
+
+def size(entry: Model, home: Path) -> int:
+    """Bytes of a model's weights: of its files, else as its name tells ("7B" in bfloat16), else a guess."""
+    path = entry.path or ""
+    if path == BASE_STUDENT:
+        return GB // 100
+    folders = [Path(path)] if Path(path).is_dir() else cached(path, home)
+    if folders and weights(folders[0]):
+        return _size(folders[0])
+    match = re.search(r"(\d+(?:\.\d+)?)([bm])\b", path.lower())
+    if match is None:
+        return _UNKNOWN_BYTES
+    return int(float(match[1]) * {"b": 10**9, "m": 10**6}[match[2]] * _BYTES)
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in weights(folder))
+
+
+def existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    folder = Path(os.path.abspath(folder))
+    return next(place for place in (folder, *folder.parents) if place.is_dir())
