@@ -19,20 +19,11 @@ if [ ${#packages[@]} -gt 0 ]; then
 fi
 python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 
-locked() { # locked VENV LOCK...
-  local venv=$1 lock
-  shift
-  [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
-  for lock in "$@"; do
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir --no-deps --require-hashes -r "$locks/$lock"
-  done
-}
-locked /opt/sandbox sandbox.lock
-locked /opt/score "$@"
-# Where pip took the CUDA build of torch, it does not load without NVIDIA's libraries.
-if [ -d "$(echo /opt/score/lib/python3*/site-packages/torch)" ] && ! /opt/score/bin/python -c 'import torch' 2>/dev/null; then
-  locked /opt/score torch-cuda.lock
-fi
+[ -x /opt/sandbox/bin/python ] || python3 -m venv /opt/sandbox
+[ -x /opt/score/bin/python ] || python3 -m venv /opt/score
+export PIP_NO_CACHE_DIR=1
+bash "$locks/install.sh" /opt/sandbox "$locks/sandbox.lock"
+bash "$locks/install.sh" /opt/score "${@/#/$locks/}"
 
 install -D -m 755 /opt/build/check.sh /opt/check.sh
 chmod -R a+rX /opt/score /opt/sandbox

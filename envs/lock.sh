@@ -27,7 +27,7 @@ image() {
     --no-header --annotation-style=line "$@" --output-file="$name.lock" "$name.in"
 }
 
-# A platform's own build of torch will do, and so will the index's: takes +cpu off, and later adds the other build's hashes.
+# A lock with torch takes either build of it, the CPU one or the index's.
 take_cpu_off() {
   grep -q '^torch==[0-9.]*+cpu' "$1.lock" || missing "pip finds no CPU build of torch for $1.in (name a folder: PIP_FIND_LINKS)"
   sed -i '/^torch==/s/+cpu//' "$1.lock"
@@ -42,6 +42,7 @@ wheels=${PIP_FIND_LINKS:-$("$bin/pip" config get global.find-links 2>/dev/null |
 here core
 sed -i '/^torch==/,/^ *#/d' train.lock # a pin without +cpu would bring the other build
 here train --allow-unsafe              # torch needs setuptools
+sed -n '/^torch==.*+cpu/,/^ *#/p' train.lock >torch-cpu.lock
 take_cpu_off train
 image torch-cuda 3.12
 add_cuda_hashes train

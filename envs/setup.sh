@@ -13,14 +13,7 @@ command -v "$python" >/dev/null || missing "$python is not installed (Debian/Ubu
 "$python" -c 'import ensurepip, venv' 2>/dev/null || missing "$python has no venv (Debian/Ubuntu: apt install python3-venv)"
 
 [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-install() { "$venv/bin/pip" install --quiet --disable-pip-version-check --no-deps --require-hashes "$@"; }
-requirements=()
-for lock in "$@"; do requirements+=(-r "$lock"); done
 echo "Installing pinned packages into $venv (once) ..."
-install "${requirements[@]}"
-# Where pip took the CUDA build of torch, it does not load without NVIDIA's libraries.
-if "$venv/bin/pip" --quiet show torch >/dev/null 2>&1 && ! "$venv/bin/python" -c 'import torch' 2>/dev/null; then
-  install -r "$(dirname "$0")/torch-cuda.lock"
-fi
+bash "$(dirname "$0")/install.sh" "$venv" "$@"
 "$venv/bin/pip" check >/dev/null || missing "$("$venv/bin/pip" check)"
 echo "Done."

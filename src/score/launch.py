@@ -8,6 +8,7 @@ from pathlib import Path
 from score import fresh
 from score.cluster import preflight, queue, site
 from score.jsonl import write_text
+from score.provenance import git_commit
 from score.records import content_key
 from score.workflow import Plan
 
@@ -27,6 +28,8 @@ def share(plan: Plan) -> None:
     if not path.exists():
         write_text(path, plan.resolved())
     os.environ["SCORE_CONFIG"] = str(path)
+    if commit := git_commit():
+        os.environ["SCORE_COMMIT"] = commit  # for jobs in images, which have no git
     if plan.site and plan.is_main:
         os.environ.update(site.submission(plan.site, site.path()))
     os.environ.update(site.environment(plan.site, plan.config, os.environ, source=source, job=not plan.is_main))

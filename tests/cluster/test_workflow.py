@@ -179,7 +179,8 @@ def disturbed(tmp_path_factory, slurm: Cluster, images, undisturbed) -> Disturbe
     that.did["requeue"] = preempted
 
     overdue = that.meet("sft", process)
-    slurm.scontrol("update", f"JobId={overdue}", "TimeLimit=0:01")
+    slurm.scontrol("update", f"JobId={overdue}", "TimeLimit=1")
+    call("scancel", "--signal=STOP", "--full", overdue)  # it hangs, so that it cannot be done within the minute
     that.did["time limit"] = overdue
 
     that.meet("correct", process, ready=lambda: len(that.attempts()) > 3)

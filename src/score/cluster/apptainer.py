@@ -72,7 +72,8 @@ def build(folder: Path, definition: Path, image: str, options: Sequence[str], us
             os.environ.update(HOME=user.pw_dir, USER=user.pw_name, LOGNAME=user.pw_name)
         # What Apptainer says goes to our own output at once: spython would hold it back until the end.
         with _client(folder, " 2>&1") as client:
-            built = client.build(str(definition), image, sudo=False, options=list(options), quiet=True)
+            # force: else the labels of the image that this one is a layer on would stay.
+            built = client.build(str(definition), image, sudo=False, force=True, options=list(options), quiet=True)
         sys.exit(0 if built else 1)
 
     process = get_context("fork").Process(target=child)

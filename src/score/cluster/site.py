@@ -23,7 +23,15 @@ from score.errors import ScoreError
 FILE = "site.yaml"
 EXAMPLE = "profiles/slurm/site.example.yaml"
 _ALWAYS = (
-    *("SCORE_CONFIG", "SCORE_IMAGE_SHA256", "PYTHONPATH", "OMP_NUM_THREADS", "TOKENIZERS_PARALLELISM", "TMPDIR"),
+    *(
+        "SCORE_CONFIG",
+        "SCORE_COMMIT",
+        "SCORE_IMAGE_SHA256",
+        "PYTHONPATH",
+        "OMP_NUM_THREADS",
+        "TOKENIZERS_PARALLELISM",
+        "TMPDIR",
+    ),
     *("HF_HOME", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PYTHONUTF8"),
 )
 _TIME = r"\d+(\.\d+)?|(\d+-)?\d+(:\d\d?){0,2}|(\d+[dhms])+"  # minutes, SLURM's words, Snakemake's words

@@ -173,7 +173,7 @@ class Interpreter:
         out = self._out = sys.stdout = _Output(self._output_chars)
         sys.stderr = self._stderr
         try:
-            exec(compile(code, "<step>", "exec", dont_inherit=True), self._namespace)
+            exec(_compiled(code), self._namespace)
         except _Answered:
             pass
         except BaseException as problem:  # SystemExit and KeyboardInterrupt of the code end the step, not the session
@@ -206,6 +206,14 @@ class Interpreter:
             self._answer = answer
             self._out.freeze()
         raise _Answered
+
+
+def _compiled(code: str) -> types.CodeType:
+    """Raises the same for the same code under every version of Python, so that a step prints the same everywhere."""
+    try:
+        return compile(code, "<step>", "exec", dont_inherit=True)
+    except ValueError as problem:  # a null byte before Python 3.11.4; a SyntaxError since
+        raise SyntaxError(str(problem)) from None
 
 
 class OpenFiles:
