@@ -10,6 +10,12 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+@pytest.fixture(autouse=True)
+def _no_job_of_a_workflow(monkeypatch):
+    """A command line that a test calls in this process does not watch for the end of the shell around it."""
+    monkeypatch.setattr("score.cli._end_with_the_workflow", lambda: None)
+
+
 @pytest.fixture
 def random_student():
     """(model, codec): the micro student's shape and tokenizer, small, with random weights."""
