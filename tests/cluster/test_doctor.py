@@ -240,6 +240,11 @@ def test_a_replay_needs_a_cache_and_no_key(tmp_path):
     says(places.search_cache(node, {}), None, "a folder of the compute node")
 
 
+def test_a_bind_that_is_no_folder(tmp_path):
+    says(places.bind(f"{tmp_path}"), True, "there")
+    says(places.bind(f"{tmp_path}/typo"), False, "no such folder here")
+
+
 def test_a_folder_that_cannot_be_written():
     says(places.writable("results", Path("/proc/results")), False, "/proc: cannot be written")
 

@@ -145,6 +145,7 @@ def _places(setup: Setup) -> Iterator[Finding]:
         yield places.model(name, config.models[name], home)
     yield places.keys(config, setup.models, os.environ)
     yield places.search_cache(config, os.environ)
+    yield from map(places.bind, setup.site.binds)
     yield places.writable("results", setup.results)
     yield places.writable("models folder", home)
     yield from places.space(config, setup.results, home)

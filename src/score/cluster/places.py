@@ -103,6 +103,13 @@ def writable(name: str, folder: Path) -> Finding:
     return good(name, f"{folder}: writable")
 
 
+def bind(folder: str) -> Finding:
+    """A folder that the site wants bound; jobs go without one that their node does not have."""
+    if os.path.isdir(os.path.expandvars(folder)):
+        return good("binds", f"{folder}: there")
+    return bad("binds", f"{folder}: no such folder here", "mend site.yaml; ignore this if compute nodes alone have it")
+
+
 def search_cache(config: Config, environ: Mapping[str, str]) -> Finding:
     """The folder of recorded answers is there to replay from, or to record into."""
     label, search = "search cache", config.search
