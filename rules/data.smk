@@ -111,7 +111,7 @@ localrules:
     splits,
 
 
-# Without the digest of its image in the params: what a commit of the hub holds does not depend on it, and all that acts with
+# These two without the digest of their image in the params: what they fetch does not depend on it, and all that acts with
 # the model would run again.
 rule hub_model:
     output:
@@ -133,8 +133,6 @@ rule smollm2:
         "logs/smollm2.log",
     container:
         "containers/train.sif"
-    params:
-        image=PLAN.image("train"),
     shell:
         "python -m score.models.smollm2 --out {output} > {log} 2>&1"
 

@@ -69,7 +69,7 @@ def of_experiment(jobs: Iterable[Job], folder: str, experiment: str, others: Ite
 
     def ours(job: Job) -> bool:
         if not job.name.startswith(f"{PREFIX}_") or os.path.realpath(job.folder) != os.path.realpath(folder):
-            return None
+            return False
         match = re.search(r"_wildcards_(.*)", job.comment)
         words = match[1] if match else ""
         return words.startswith(f"{experiment}_") and not any(words.startswith(f"{name}_") for name in longer)

@@ -212,6 +212,8 @@ def _compiled(code: str) -> types.CodeType:
     """Raises the same for the same code under every version of Python, so that a step prints the same everywhere."""
     try:
         return compile(code, "<step>", "exec", dont_inherit=True)
+    except UnicodeError:
+        raise
     except ValueError as problem:  # a null byte before Python 3.11.4; a SyntaxError since
         raise SyntaxError(str(problem)) from None
 
