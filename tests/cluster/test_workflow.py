@@ -263,10 +263,10 @@ def test_no_process_outlives_a_disturbance(disturbed: Disturbed):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A file system of 300 kB, and a way to make it larger."""
+    """A file system of 40 kB, and a way to make it larger."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", folder]).returncode:
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=40k", "tmpfs", folder]).returncode:
         absent("file systems cannot be mounted here")
     yield folder
     subprocess.run(["umount", "--lazy", folder], check=True)
