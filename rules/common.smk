@@ -26,6 +26,11 @@ except ScoreError as error:
 one_timer(JobScheduler)
 
 
+# Snakemake asks for Apptainer before a dry run too; a plan needs none, and launch.start stops a run that does.
+if PLAN.images and launch.lacks_apptainer():
+    workflow.deployment_settings.deployment_method -= {DeploymentMethod.APPTAINER}
+
+
 onstart:
     try:
         launch.start(

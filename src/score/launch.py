@@ -9,6 +9,7 @@ from pathlib import Path
 from score import fresh
 from score.cluster import preflight, queue, site
 from score.config import lineage
+from score.errors import ScoreError
 from score.jsonl import write_text
 from score.provenance import git_commit
 from score.records import content_key
@@ -52,12 +53,21 @@ def start(plan: Plan, executor: str, arrays: str | None = None) -> None:
     """
     if not plan.is_main:
         return
+    if plan.images and lacks_apptainer():
+        raise ScoreError(
+            "neither apptainer nor singularity is on the PATH, and rules run in images; load or install it"
+        )
     if executor == "slurm":
         preflight.before_submission(plan.config, plan.site, arrays=arrays or "", images=plan.images)
     alone = queue.claim(Path(plan.root)) is not None  # it stays open, and so held, as long as this process lives
     if executor == "slurm":
         queue.cancel_orphans(Path(plan.root), alone=alone)
     fresh.remember(Path(plan.root), plan.fresh)
+
+
+def lacks_apptainer() -> bool:
+    """Is there neither Apptainer nor Singularity on the PATH?"""
+    return not (shutil.which("apptainer") or shutil.which("singularity"))
 
 
 def tidy(plan: Plan) -> None:

@@ -1,8 +1,12 @@
 """Planning: what is built for which target, in seconds, with errors before any job starts."""
 
 import json
+import os
 import re
+import shutil
 import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -36,6 +40,19 @@ def test_the_full_paper_grid_plans():
     assert jobs["grpo"] == 9
     assert jobs["sft"] == 13
     assert jobs["dpo"] == 1
+
+
+def test_where_there_is_no_apptainer_it_plans_but_does_not_run(tmp_path):
+    for tool in ("sh", "bash", "git", "which"):
+        (tmp_path / tool).symlink_to(shutil.which(tool))
+    here = {"PATH": os.pathsep.join([str(Path(sys.executable).parent), str(tmp_path)])}
+    command = [sys.executable, "-m", "snakemake", "--config", "experiment=unbuilt", "--profile"]
+    run = partial(subprocess.run, cwd=ROOT, env=os.environ | here, capture_output=True, text=True, timeout=60)
+    assert rules_of(run([*command, "slurm", "-n"]))["grpo"] == 9
+    refused = run([*command, "demo", "--sdm", "apptainer", "--", "results/unbuilt/agents.json"])
+    assert refused.returncode != 0
+    assert "error: neither apptainer nor singularity is on the PATH" in refused.stdout + refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
 @pytest.mark.parametrize("profile", ["demo", "local", "slurm"])
