@@ -176,4 +176,5 @@ def work_rows(folder: Path, name: str, shard: Shard = WHOLE) -> ResumableRows:
     """The work file of one job; what was done when the stage was split into another number of shards counts too."""
     folder.mkdir(parents=True, exist_ok=True)
     others = [path for path in folder.glob(f"{name}.*-of-*.jsonl") if not path.stem.endswith(f"-of-{shard.count}")]
-    return ResumableRows(folder / f"{name}.{shard}.jsonl", earlier=sorted(others))
+    others.sort(key=lambda path: path.stat().st_mtime)  # of two rows with one key the later one counts
+    return ResumableRows(folder / f"{name}.{shard}.jsonl", earlier=others)
