@@ -7,6 +7,7 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.settings.types import DeploymentMethod
 
 from score import launch, targets
+from score.cluster import apptainer
 from score.errors import InfrastructureError, ScoreError
 from score.scheduling import one_timer
 from score.workflow import Plan, pattern
@@ -27,7 +28,7 @@ one_timer(JobScheduler)
 
 
 # Snakemake asks for Apptainer before a dry run too; a plan needs none, and launch.start stops a run that does.
-if PLAN.images and launch.lacks_apptainer():
+if PLAN.images and apptainer.find() is None:
     workflow.deployment_settings.deployment_method -= {DeploymentMethod.APPTAINER}
 
 

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 from score import fresh
-from score.cluster import preflight, queue, site
+from score.cluster import apptainer, preflight, queue, site
 from score.config import lineage
 from score.errors import ScoreError
 from score.jsonl import write_text
@@ -53,7 +53,7 @@ def start(plan: Plan, executor: str, arrays: str | None = None) -> None:
     """
     if not plan.is_main:
         return
-    if plan.images and lacks_apptainer():
+    if plan.images and apptainer.find() is None:
         raise ScoreError(
             "neither apptainer nor singularity is on the PATH, and rules run in images; load or install it"
         )
@@ -63,11 +63,6 @@ def start(plan: Plan, executor: str, arrays: str | None = None) -> None:
     if executor == "slurm":
         queue.cancel_orphans(Path(plan.root), alone=alone)
     fresh.remember(Path(plan.root), plan.fresh)
-
-
-def lacks_apptainer() -> bool:
-    """Is there neither Apptainer nor Singularity on the PATH?"""
-    return not (shutil.which("apptainer") or shutil.which("singularity"))
 
 
 def tidy(plan: Plan) -> None:

@@ -24,7 +24,7 @@ from cluster.fake_slurm import (
     site_of,
 )  # fmt: skip
 from score.__main__ import main
-from score.cluster import checks, doctor, jobs, places, preflight, slurm
+from score.cluster import apptainer, checks, doctor, jobs, places, preflight, slurm
 from score.cluster.finding import Finding
 from score.cluster.site import Site
 from score.config import Config
@@ -172,7 +172,7 @@ def images(monkeypatch):
     fake.check = lambda path, name, variant: wrong.get(name)
     monkeypatch.setitem(sys.modules, fake.__name__, fake)
     monkeypatch.setattr(score.cluster, "images", fake, raising=False)
-    monkeypatch.setattr(preflight.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "apptainer" else None)
+    monkeypatch.setattr(apptainer.shutil, "which", lambda name: f"/usr/bin/{name}" if name == "apptainer" else None)
     return wrong
 
 
@@ -184,7 +184,7 @@ def test_images_that_are_missing_or_of_another_recipe(clone, images):
 
 
 def test_no_apptainer(clone, images, monkeypatch):
-    monkeypatch.setattr(preflight.shutil, "which", lambda name: None)
+    monkeypatch.setattr(apptainer.shutil, "which", lambda name: None)
     says(examine(FakeSlurm(), profile="slurm")["apptainer"], False, "neither apptainer nor singularity")
 
 

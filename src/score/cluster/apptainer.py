@@ -23,9 +23,14 @@ BUILDER = "score-build"
 """Who builds when root asks for it: a %post step fails under a root without all capabilities."""
 
 
+def find() -> str | None:
+    """Apptainer's path, or that of its forerunner; None where neither is on the PATH."""
+    return shutil.which("apptainer") or shutil.which("singularity")
+
+
 def program() -> str:
     """Apptainer's path. Raises `ScoreError` if it is not there."""
-    found = shutil.which("apptainer") or shutil.which("singularity")
+    found = find()
     if found is None:
         raise ScoreError("apptainer is not installed, or not on PATH (clusters often have it as a module)")
     return found

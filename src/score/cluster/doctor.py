@@ -140,7 +140,7 @@ def _images(setup: Setup) -> Iterator[Finding]:
 
 
 def _places(setup: Setup) -> Iterator[Finding]:
-    config, home = setup.config, _home(setup.site)
+    config, home = setup.config, site.hub(setup.site, os.environ)
     for name in setup.models:
         yield places.model(name, config.models[name], home)
     yield places.keys(config, setup.models, os.environ)
@@ -149,11 +149,6 @@ def _places(setup: Setup) -> Iterator[Finding]:
     yield places.writable("results", setup.results)
     yield places.writable("models folder", home)
     yield from places.space(config, setup.results, home)
-
-
-def _home(here: site.Site) -> Path:
-    """The hub's cache as jobs see it."""
-    return site.hub(here, os.environ)
 
 
 def probes(needs: Sequence[jobs.Need], here: site.Site) -> list[report.Ask]:

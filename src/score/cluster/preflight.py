@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import getpass
-import shutil
 from collections.abc import Iterable
 
 from score.cluster import checks, jobs, slurm
@@ -45,9 +44,9 @@ def account_finding(site: Site | None, ask: Slurm) -> Finding:
 
 def image_findings(config: Config, site: Site | None) -> list[Finding]:
     """Apptainer is there, and each image that the config's rules run in is there and of the present recipe."""
-    from score.cluster import images
+    from score.cluster import apptainer, images
 
-    if not (program := shutil.which("apptainer") or shutil.which("singularity")):
+    if not (program := apptainer.find()):
         return [bad("apptainer", "neither apptainer nor singularity is on the PATH", "load or install it")]
     variant = site.variant if site else "cuda"
     found = [good("apptainer", program)]
