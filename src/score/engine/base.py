@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from score.agent.protocol import Message
 from score.config.schema import Sampling
@@ -20,9 +20,12 @@ Finish = Literal["stop", "length", "context"]
 
 @dataclass(frozen=True)
 class Request:
+    """One completion to make. `schema` is a JSON schema for the reply; a backend that cannot enforce it ignores it."""
+
     messages: tuple[Message, ...]
     sampling: Sampling
     seed: int
+    schema: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True)
