@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from score import fingerprint, fresh
+from score import fingerprint, fresh, scattered
 from score.cluster import site
 from score.config import Agent, Config, lineage, load
 from score.config.__main__ import dump
@@ -292,17 +292,13 @@ class Plan:
 
         Args:
             folder: of the shards, with wildcards.
-            now: the shards that it would be split into now ("1-of-8", ...). A result whose settings and code are those
-                of now keeps the shards that it was made of: with another number, nothing is made anew.
+            now: the shards that it would be split into now ("1-of-8", ...).
             made: the files of the result, with wildcards; the last one is its provenance.
         """
 
         def chosen(wildcards: Any) -> dict[str, list[str]]:
             files = [Path(path.format(**wildcards)) for path in made]
-            record = _json(files[-1]) if all(path.exists() for path in files) else {}
-            shards = list(now)
-            if record.get("fingerprint") == self.stage(stage, wildcards.agent, wildcards.get("seed")):
-                shards = [f"{number}-of-{record['shards']}" for number in range(1, record["shards"] + 1)]
+            shards = scattered.rests_on(files, self.stage(stage, wildcards.agent, wildcards.get("seed")), now)
             where = folder.format(**wildcards)
             return {
                 "rows": [f"{where}/{shard}.jsonl" for shard in shards],
@@ -351,14 +347,6 @@ def _recipe(name: str, variant: str) -> str:
     from score.cluster import images
 
     return images.recipe(name, variant)
-
-
-def _json(path: Path) -> dict[str, Any]:
-    """A file's JSON object; an empty one where a killed job left half of it."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        return {}
 
 
 def seed_name(path: str) -> str:
