@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# What `make cluster-test` and `make cluster-demo` run on the test cluster, once it is up: images first, cached by recipe.
+# What `make cluster-test` and `make cluster-demo` run on the test cluster, once it is up: images first.
 set -euo pipefail
 export SCORE_SITE=$PWD/tests/cluster/site.yaml
-make -C containers VARIANT=cpu
+bash tests/cluster/images.sh
 case $1 in
   test) exec python -m pytest -m slurm ;;
   demo)
