@@ -151,12 +151,13 @@ rule splits:
         "containers/core.sif"
     params:
         code=PLAN.code("splits"),
+        near=PLAN.near_option(),
         share=PLAN.config.data.cold_start_share,
         held_out=PLAN.config.data.held_out,
         seed=PLAN.config.data.split_seed,
         image=PLAN.image("core"),
     shell:
-        "python -m score.data.splits --seeds {input.seeds} --benchmarks {input.benchmarks} --share {params.share} "
+        "python -m score.data.splits --seeds {input.seeds} --benchmarks {input.benchmarks} {params.near} --share {params.share} "
         "--held-out {params.held_out} --seed {params.seed} --out {output.splits} --contamination {output.contamination} --report {output.report} "
         "> {log} 2>&1"
 

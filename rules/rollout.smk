@@ -82,9 +82,10 @@ else:
         params:
             code=PLAN.code("demonstrations"),
             tokenizer=lambda wildcards: PLAN.student_tokenizer(),
+            near=PLAN.near_option(),
             limit=PLAN.config.data.demonstrations.max_tokens or 10**12,
             seed=PLAN.config.data.split_seed,
             image=PLAN.image("train"),
         shell:
             "python -m score.data.demonstrations --raw {input.raw} --tokenizer {params.tokenizer} --max-tokens {params.limit} "
-            "--seed {params.seed} --exclude {input.benchmarks} --out {output} 2>&1 | tee {log} >&2"
+            "--seed {params.seed} {params.near} --exclude {input.benchmarks} --out {output} 2>&1 | tee {log} >&2"

@@ -42,8 +42,8 @@ CODE: dict[str, tuple[str, ...]] = {
     "micro_questions": ("micro/tasks.py", "micro/graph.py", "micro/world.py"),
     "benchmark": ("data/benchmark.py", "data/questions.py"),
     "seeds": ("data/seeds.py", "data/questions.py"),
-    "splits": ("data/splits.py", "data/questions.py"),
-    "demonstrations": ("data/demonstrations.py", "data/published.py", "data/questions.py"),
+    "splits": ("data/splits.py", "data/contamination.py", "data/questions.py"),
+    "demonstrations": (*("data/demonstrations.py", "data/contamination.py", "data/published.py", "data/questions.py"),),
     "shards": ("shards.py", "gather.py"),
     "rollout": (*_EPISODE, *_RIGHT, "data/splits.py", "correct/teacher.py", "rollout.py"),
     "correct": (

@@ -144,6 +144,11 @@ class Plan:
         limit = data.limits.get(benchmark) or data.per_benchmark
         return f"--limit {limit}" if limit else ""
 
+    def near_option(self) -> str:
+        """How near a training question may come to a test question, as an option; nothing: only equal ones go."""
+        near = self.config.data.near_duplicate
+        return "" if near is None else f"--near {near}"
+
     def source_option(self) -> list[str]:
         """Where published files are fetched from, as an option; nothing stands for the pinned public commit."""
         return ["--source", self.config.data.source] if self.config.data.source else []

@@ -9,10 +9,11 @@ from hypothesis import strategies as st
 
 from score.data import benchmarks
 from score.data.benchmark import read_benchmark
+from score.data.contamination import Match, find_contamination
 from score.data.questions import normalise, question_id, read_questions
 from score.data.seeds import main as seeds_main
 from score.data.seeds import read_seeds
-from score.data.splits import find_contamination, main, split
+from score.data.splits import main, split
 from score.errors import ScoreError
 from score.jsonl import read_rows, write_rows
 from score.records import Task
@@ -34,8 +35,43 @@ def test_contamination():
     tests = {"x": [task("what IS it", "x1"), task("Other", "x2"), task("---", "x3")], "y": [task("What is it", "y1")]}
     found = find_contamination(train, tests)
     assert found.dropped == {train[0].id: ["x1", "y1"]}
-    assert found.found == {"x": ["x1"], "y": ["y1"]}
-    assert found.n_found == 2
+    assert found.found("x", same=True) == ["x1"]
+    assert found.found(same=True) == ["x1", "y1"]
+    assert found.found(same=False) == []
+
+
+FALL_GUYS = "During which dates and with what costumes did the Winter Pass appear in Fall Guys?"
+
+
+@pytest.mark.parametrize(
+    ("question", "overlap"),
+    [
+        ("Please answer: " + FALL_GUYS, 1.0),
+        (FALL_GUYS[:-1] + ", as highlighted in the notes of the developers?", 1.0),
+        (FALL_GUYS.replace("Fall Guys", "another game"), 0.855),
+        (FALL_GUYS.replace("costumes", "dresses"), None),
+        ("When was Fall Guys released, and with what costumes did the Winter Pass appear?", None),
+    ],
+)
+def test_a_training_question_that_holds_most_of_a_test_question_is_dropped(question, overlap):
+    tests = {"webwalker": [task(FALL_GUYS, "w1"), task("Another question altogether, of a certain length?", "w2")]}
+    train = [task(question, "t1")]
+    found = find_contamination(train, tests, near=0.8)
+    assert found.matches == (() if overlap is None else (Match("t1", "w1", "webwalker", False, overlap),))
+    assert find_contamination(train, tests).matches == (), "unless only equal ones are looked for"
+
+
+def test_short_questions_are_the_same_or_others():
+    tests = {"x": [task("Who wrote Emma?", "x1")]}
+    assert find_contamination([task("Who wrote Emma, and when was it printed first?")], tests, near=0.8).matches == ()
+
+
+def test_a_test_question_that_is_there_word_for_word_is_not_counted_as_near_as_well():
+    tests = {"x": [task(FALL_GUYS, "x1")]}
+    train = [task(FALL_GUYS, "t1"), task(FALL_GUYS + " Please think.", "t2")]
+    found = find_contamination(train, tests, near=0.8)
+    assert found.dropped == {"t1": ["x1"], "t2": ["x1"]}
+    assert (found.found(same=True), found.found(same=False)) == (["x1"], [])
 
 
 questions = st.lists(st.text("abc", min_size=1, max_size=4), unique=True, max_size=30)
@@ -95,14 +131,16 @@ def test_the_command(tmp_path):
         "distinct": 20,
         "dropped": 1,
         "test_questions_found": 1,
+        "nearly_found": 0,
         "cold_start": 4,
         "mentored": 15,
         "held_out": 0,
     }
-    assert contamination["benchmarks"] == {"hle": {"questions": 2, "found": ["t-1"]}}
-    assert contamination["dropped"] == {train[3].id: ["t-1"]}
+    assert contamination["benchmarks"] == {"hle": {"questions": 2, "found": ["t-1"], "nearly": []}}
+    equal = {"train": train[3].id, "test": "t-1", "benchmark": "hle", "same": True, "overlap": 1.0}
+    assert contamination["matches"] == [equal]
     assert set(splits["cold_start"]) | set(splits["mentored"]) == {t.id for t in train} - {train[3].id}
-    assert "| hle | 2 | 1 |" in (tmp_path / "c.md").read_text()
+    assert "| hle | 2 | 1 | 0 |" in (tmp_path / "c.md").read_text()
     main([*inputs[:1], *inputs[2:3], inputs[1], *inputs[3:], *outputs, "--share", "0.2"])
     assert json.loads((tmp_path / "splits.json").read_text()) == splits
 
@@ -133,12 +171,15 @@ def tests(official):
     return {b.name: read_benchmark(b, [official / path for path in b.files]) for b in real}
 
 
+def counted(found, tests):
+    return {name: len(ids) for name in tests if (ids := found.found(name, same=True))}
+
+
 def test_published_search_seeds_hold_593_test_questions(official, tests):
     seeds = read_seeds(official / "MPS/data_resource/search_mps_seed.jsonl")
     assert len(seeds) == 11_167
     found = find_contamination(seeds, tests)
-    counts = {name: len(ids) for name, ids in found.found.items() if ids}
-    assert counts == {
+    assert counted(found, tests) == {
         "2wiki": 116,
         "webwalker": 118,
         "hotpotqa": 97,
@@ -147,9 +188,9 @@ def test_published_search_seeds_hold_593_test_questions(official, tests):
         "musique": 58,
         "gaia": 31 + 20 + 2,
     }
-    assert found.n_found == 593
+    assert len(found.found(same=True)) == 593
     gaia = {t.id: t.meta["level"] for t in tests["gaia"]}
-    assert [sum(gaia[id] == level for id in found.found["gaia"]) for level in (1, 2, 3)] == [20, 31, 2]
+    assert [sum(gaia[id] == level for id in found.found("gaia", same=True)) for level in (1, 2, 3)] == [20, 31, 2]
     assert len(found.dropped) == 593
     raw = read_questions([official / "MPS/data_resource/search_mps_seed.jsonl"], "raw")
     by_id = {t.id: t for t in seeds}
@@ -159,11 +200,22 @@ def test_published_search_seeds_hold_593_test_questions(official, tests):
 
 def test_the_other_published_seeds(official, tests):
     search = find_contamination(read_seeds(official / "MPS/data_resource/search_bc_init_seed.jsonl"), tests)
-    assert {name: len(ids) for name, ids in search.found.items() if ids} == {"hotpotqa": 12}
+    assert counted(search, tests) == {"hotpotqa": 12}
     math = read_seeds(official / "MPS/data_resource/math_bc_init_seed.jsonl")
     assert len(math) == 1331
     assert {t.meta["metric"] for t in math} == {"math"}
-    assert find_contamination(math, tests).n_found == 0
+    assert find_contamination(math, tests).matches == ()
+
+
+def test_published_seeds_that_are_nearly_test_questions(official, tests):
+    """As many as were looked at by eye to choose the share."""
+    files = ("math_bc_init", "search_bc_init", "search_mps")
+    seeds = [t for name in files for t in read_seeds(official / f"MPS/data_resource/{name}_seed.jsonl")]
+    found = find_contamination(seeds, tests, near=0.8)
+    near = [match.test for match in found.matches if not match.same]
+    assert len(near) == 10
+    assert "webwalker-161a856d-74f9-4b18-971e-ded83dff0970" in near
+    assert len(found.found(same=True)) == 605
 
 
 def test_the_published_seeds_split_is_even_over_files(official):

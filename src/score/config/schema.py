@@ -120,6 +120,10 @@ class Data(Section):
     held_out: int = Field(0, ge=0, description="training questions kept aside for learning curves")
     cold_start_share: Share = Field(0.2, description="share of the others with teacher demonstrations")
     split_seed: int = 0
+    near_duplicate: Share | None = Field(
+        0.8,
+        description="share of a test question's n-grams that drops a training question; null: equal ones only",
+    )
     demonstrations: Demonstrations = Demonstrations()
 
     @property

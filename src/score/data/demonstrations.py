@@ -18,8 +18,8 @@ from pathlib import Path
 
 from score import cli
 from score.agent.protocol import trajectory_messages
+from score.data.contamination import find_contamination
 from score.data.published import from_conversation
-from score.data.splits import find_contamination
 from score.errors import ScoreError
 from score.jsonl import read_rows, write_rows
 from score.records import Task, Trajectory, content_key
@@ -76,12 +76,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokenizer", required=True, help="model folder or hub name of the student")
     parser.add_argument("--max-tokens", required=True, type=int)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--near", type=float, help="share of n-grams that makes a question nearly a test question")
     parser.add_argument("--exclude", type=Path, nargs="*", default=[], help="task files of benchmarks")
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args(argv)
     trajectories = read_demonstrations(args.raw)
     tests = {path.stem: [Task.from_json(row) for row in read_rows(path)] for path in args.exclude}
-    dropped = find_contamination([trajectory.task for trajectory in trajectories], tests).dropped
+    dropped = find_contamination([trajectory.task for trajectory in trajectories], tests, args.near).dropped
     clean = [trajectory for trajectory in trajectories if trajectory.task.id not in dropped]
     chosen, n_tokens = within_budget(clean, token_counter(args.tokenizer), args.max_tokens, args.seed)
     if not chosen:
