@@ -114,7 +114,7 @@ def test_hard_tasks_are_pooled_by_question_over_the_seeds_that_have_them():
     ]  # fmt: skip
     data = figure3b.accuracies(figure3b.pool_hard(given), ROWS).set_index("agent")
     assert data.loc["bc", "mean"] == pytest.approx((0 + 0.5 + 1) / 3)
-    assert (data.loc["bc", "n"], data.loc["bc", "seeds"], data.loc["bc", "interval"]) == (3, 2, "bootstrap")
+    assert (data.loc["bc", "n"], data.loc["bc", "seeds"], data.loc["bc", "interval"]) == (3, 2, "wilson")
     assert (data.loc["rl", "mean"], data.loc["rl", "interval"]) == (1, "wilson")
 
 

@@ -10,7 +10,8 @@ import pytest
 from score.errors import ScoreError
 from score.evaluate.score import QuestionScore, Scores
 from score.jsonl import write_json
-from score.report.cells import average, difference, pool
+from score.report.cells import average, best, difference, pool
+from score.report.stats import share
 from score.report.tables import main
 
 AGENTS = [
@@ -36,8 +37,7 @@ def test_seeds_are_pooled_by_question():
     cell = cells["a", "math2"]
     assert cell.values == {"math2-0": 0.5, "math2-1": 0, "math2-2": 1}
     assert (cell.seeds, cell.complete) == ((0, 1), False)
-    assert cell.interval()[1] == "bootstrap"
-    assert pool([scores("a", "math2", [1, 0])])["a", "math2"].interval()[1] == "wilson"
+    assert cell.interval() == share(np.array([0.5, 0, 1]))
 
 
 def test_a_missing_seed_makes_a_cell_incomplete():
@@ -65,21 +65,34 @@ def test_averages_weigh_benchmarks_and_differences_pair_questions():
     a, b = ([cells[agent, name] for name in ("math2", "hop2")] for agent in "ab")
     assert average(a)[0].mean == pytest.approx((0.5 + 1) / 2)
     assert average([a[0], None]) == (None, "")
-    assert difference(a, b).mean == pytest.approx((1 / 3 + 1 / 2) / 2)
+    assert difference(a, b).interval.mean == pytest.approx((1 / 3 + 1 / 2) / 2)
     assert difference(a, [b[0], None]) is None
+
+
+def test_only_what_is_better_than_every_other_row_is_best():
+    rng = np.random.default_rng(0)
+    low, middle, high = (list((rng.random(200) < p).astype(float)) for p in (0.3, 0.5, 0.9))
+    cells = pool([scores("low", "math2", low), scores("middle", "math2", middle), scores("high", "math2", high)])
+    row = {name: [cells[name, "math2"]] for name in ("low", "middle", "high")}
+    assert best(row) == "high"
+    assert best({"middle": row["middle"], "high": row["high"], "twin": row["high"]}) is None, "a tie"
+    assert best({"high": row["high"]}) is None, "nothing to compare with"
+    assert best({"high": row["high"], "absent": [None]}) is None
+    close = pool([scores("a", "math2", [1.0, *middle[1:]]), scores("b", "math2", [0.0, *middle[1:]])])
+    assert best({name: [close[name, "math2"]] for name in "ab"}) is None, "better, but not significantly"
 
 
 @pytest.fixture
 def files(tmp_path):
     rng = np.random.default_rng(0)
-    shares = {"teacher": 0.9, "sft": 0.5, "rl": 0.7}
+    rates = {"teacher": 0.9, "sft": 0.5, "rl": 0.7}
     paths = []
-    for agent, share in shares.items():
+    for agent, rate in rates.items():
         for seed in (0, 1):
             for name in ("math2", "math3", "hop2", "deep11"):
                 if (agent, name) == ("rl", "deep11") or (agent, name, seed) == ("teacher", "hop2", 1):
                     continue
-                values = [float(value) for value in rng.random(40) < share]
+                values = [float(value) for value in rng.random(40) < rate]
                 if (agent, name, seed) == ("sft", "math3", 0):
                     values[3] = None
                 path = tmp_path / f"{agent}-{seed}-{name}.score.json"
@@ -121,7 +134,8 @@ def test_table_1(tmp_path, files):
     line = next(line for line in text.splitlines() if line.startswith("| Tiny    | SFT"))
     assert re.findall(r"[\d.]+\*?", line)[1].endswith("*")
     assert "\\* incomplete:" in text
-    assert re.search(r"- Tiny: RL − SFT: \+\d+\.\d \[\+\d+\.\d, \+\d+\.\d\]", text)
+    assert re.search(r"- Tiny: RL − SFT: \+\d+\.\d \[\+\d+\.\d, \+\d+\.\d\], p [<=] 0\.00\d$", text, re.MULTILINE)
+    assert "p after Holm's correction over the 1 of this table" in text
     assert "SFT − teacher" not in text
 
 
@@ -160,7 +174,7 @@ LATEX = r"""\begin{tabular}{llrr}
 \toprule
  student    & method              &   math2 &        average [95 \%] \\
 \midrule
- Tiny\_0.5B & BC on 20 \% \& more  &   50.0* &   50.0* [0.0, 100.0] \\
+ Tiny\_0.5B & BC on 20 \% \& more  &   50.0* &   50.0* [9.5, 90.5] \\
  Tiny\_0.5B & SCoRe $-$ key \{step\} &   100.0 & 100.0 [34.2, 100.0] \\
  Tiny\_0.5B & not run             &      -- &                  -- \\
 \bottomrule

@@ -14,7 +14,7 @@ import numpy as np
 from score.errors import ScoreError
 from score.evaluate.score import Scores
 from score.report import stats
-from score.report.stats import Interval, macro_average, paired_difference, wilson
+from score.report.stats import Difference, Interval, holm, paired_difference, share
 
 
 @dataclass(frozen=True)
@@ -32,12 +32,9 @@ class Cell:
     def array(self) -> np.ndarray:
         return np.array(list(self.values.values()))
 
-    def interval(self) -> tuple[Interval, str]:
-        """The cell's mean with its 95 % interval, and the method: Wilson where every score is 0 or 1."""
-        scores_Q = self.array
-        if np.isin(scores_Q, (0, 1)).all():
-            return wilson(scores_Q.sum(), len(scores_Q)), "wilson"
-        return macro_average([scores_Q]), "bootstrap"
+    def interval(self) -> Interval:
+        """The cell's mean with its 95 % interval."""
+        return share(self.array)
 
 
 Cells = dict[tuple[str, str], Cell]
@@ -70,7 +67,7 @@ def average(cells: Sequence[Cell | None]) -> tuple[Interval | None, str]:
     return stats.average([cell.array for cell in cells])
 
 
-def difference(left: Sequence[Cell | None], right: Sequence[Cell | None]) -> Interval | None:
+def difference(left: Sequence[Cell | None], right: Sequence[Cell | None]) -> Difference | None:
     """Macro-average of `left` minus `right` over the questions that both have scores of; None if a cell is absent."""
     pairs = list(zip(left, right, strict=True))
     if not pairs or any(a is None or b is None for a, b in pairs):
@@ -82,6 +79,23 @@ def difference(left: Sequence[Cell | None], right: Sequence[Cell | None]) -> Int
         [np.array([a.values[q] for q in questions]) for a, _, questions in common],
         [np.array([b.values[q] for q in questions]) for _, b, questions in common],
     )
+
+
+def best(rows: Mapping[str, Sequence[Cell | None]], level: float = 0.05) -> str | None:
+    """Of some rows over the same columns, the name of the one that is better than every other.
+
+    Each paired difference has to be significant at `level` after Holm's correction. None if no row is, if there is
+    nothing to compare with, or if a row cannot be compared.
+    """
+    means = {name: average(cells)[0] for name, cells in rows.items()}
+    means = {name: interval.mean for name, interval in means.items() if interval}
+    if len(means) < 2:
+        return None
+    top = max(means, key=means.__getitem__)
+    gaps = [difference(rows[top], rows[name]) for name in means if name != top]
+    if any(gap is None or gap.interval.mean <= 0 for gap in gaps):
+        return None
+    return top if max(holm([gap.p for gap in gaps])) < level else None
 
 
 def _cell(scores: Sequence[Scores], seeds: set[int]) -> Cell:

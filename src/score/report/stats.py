@@ -1,4 +1,4 @@
-"""Intervals for shares and averages. Seeded and vectorised; knows nothing of files or tables.
+"""Intervals for shares and averages, tests of differences. Seeded and vectorised; knows nothing of files or tables.
 
 Scores of one benchmark are an array [Q] over questions, each already averaged over seeds: the seeds of a question are
 not independent of each other, so questions are resampled and their seeds stay together. The intervals say what other
@@ -14,6 +14,8 @@ from statistics import NormalDist
 import numpy as np
 
 RESAMPLES = 10_000
+FEW = 5
+"""Questions that are not all wrong, or not all right, below which their scatter is no estimate of a variance."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,23 @@ def wilson(successes: float, n: int, confidence: float = 0.95) -> Interval:
     return Interval(share, max(0.0, centre - half), min(1.0, centre + half))  # rounding passes 0 and 1
 
 
+def share(scores_Q: np.ndarray) -> Interval:
+    """Mean of scores in [0, 1] with Wilson's interval for the number of questions that it is worth.
+
+    Single right-or-wrong samples are worth their number. Means over several samples, or graded scores, scatter less:
+    they are worth as many more questions as their variance is smaller (the design effect of survey sampling), but no
+    more where fewer than `FEW` questions tell what the variance is. Simulated, the interval covers the truth in 94 % or
+    more of cases from n = 30 and p = 0.02 on; a percentile bootstrap covers 43 to 88 % there.
+    """
+    n, mean = len(scores_Q), float(scores_Q.mean())
+    variance = float(scores_Q.var(ddof=1)) if n > 1 else 0.0
+    single = bool(np.isin(scores_Q, (0, 1)).all())
+    worth = n if single or variance == 0 else n * mean * (1 - mean) / variance
+    if min(np.count_nonzero(scores_Q > 0), np.count_nonzero(scores_Q < 1)) < FEW:
+        worth = min(worth, n)
+    return wilson(worth * mean, worth)
+
+
 def macro_average(
     benchmarks: Sequence[np.ndarray], *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> Interval:
@@ -41,32 +60,68 @@ def macro_average(
 
     Questions are resampled within each benchmark. `benchmarks`: arrays [Q_b], none of them empty.
     """
-    rng = np.random.default_rng(seed)
-    means_RB = np.stack([_resampled_means(scores_Q, resamples, rng) for scores_Q in benchmarks], axis=1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(means_RB.mean(axis=1), [tail, 1 - tail])
-    return Interval(float(np.mean([scores_Q.mean() for scores_Q in benchmarks])), float(low), float(high))
+    mean = float(np.mean([scores_Q.mean() for scores_Q in benchmarks]))
+    return _percentiles(mean, _resampled_average(benchmarks, resamples, seed), confidence)
 
 
 def average(benchmarks: Sequence[np.ndarray]) -> tuple[Interval, str]:
-    """The macro-average of scores in [0, 1], and the method of its interval: bootstrapped, or by Wilson where there
-    is nothing to resample.
+    """The macro-average of scores in [0, 1], and the method of its interval: bootstrapped; by Wilson for a single
+    benchmark, and where there is nothing to resample.
 
     A bootstrap takes 0 of 90 for certainty. Where no benchmark's scores vary, the interval is Wilson's for as many
     questions as an average of benchmarks of these sizes is worth.
     """
+    if len(benchmarks) == 1:
+        return share(benchmarks[0]), "wilson"
     if any(np.ptp(scores_Q) > 0 for scores_Q in benchmarks):
         return macro_average(benchmarks), "bootstrap"
     worth = len(benchmarks) ** 2 / sum(1 / len(scores_Q) for scores_Q in benchmarks)
     return wilson(worth * float(np.mean([scores_Q.mean() for scores_Q in benchmarks])), worth), "wilson"
 
 
-def paired_difference(left: Sequence[np.ndarray], right: Sequence[np.ndarray], **options: float) -> Interval:
-    """Macro-average of `left` minus that of `right` on the same questions, resampled together.
+@dataclass(frozen=True)
+class Difference:
+    """Left minus right on the same questions, and the two-sided p-value of no difference."""
 
-    Pairing removes how hard a question is from the interval. `options` as in `macro_average`.
+    interval: Interval
+    p: float
+
+
+def paired_difference(
+    left: Sequence[np.ndarray], right: Sequence[np.ndarray], *, confidence: float = 0.95, resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> Difference:  # fmt: skip
+    """Macro-average of `left` minus that of `right`, arrays [Q_b] each, with questions resampled together.
+
+    Pairing removes how hard a question is from the interval. The p-value is twice the share of resamples on the other
+    side of zero, at least 2 / (resamples + 1).
     """
-    return macro_average([left_Q - right_Q for left_Q, right_Q in zip(left, right, strict=True)], **options)
+    gains = [left_Q - right_Q for left_Q, right_Q in zip(left, right, strict=True)]
+    mean_R = _resampled_average(gains, resamples, seed)
+    smaller = min(np.count_nonzero(mean_R <= 0), np.count_nonzero(mean_R >= 0))
+    interval = _percentiles(float(np.mean([gain_Q.mean() for gain_Q in gains])), mean_R, confidence)
+    return Difference(interval, min(1.0, 2 * (smaller + 1) / (resamples + 1)))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Holm's step-down adjustment: compare each with the level that the whole family is to have."""
+    adjusted, largest = [0.0] * len(p_values), 0.0
+    for rank, i in enumerate(sorted(range(len(p_values)), key=p_values.__getitem__)):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[i]))
+        adjusted[i] = largest
+    return adjusted
+
+
+def _resampled_average(benchmarks: Sequence[np.ndarray], resamples: int, seed: int) -> np.ndarray:
+    """Macro-averages [R] of R resamples of the questions within each benchmark."""
+    rng = np.random.default_rng(seed)
+    return np.mean([_resampled_means(scores_Q, resamples, rng) for scores_Q in benchmarks], axis=0)
+
+
+def _percentiles(mean: float, mean_R: np.ndarray, confidence: float) -> Interval:
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(mean_R, [tail, 1 - tail])
+    return Interval(mean, float(low), float(high))
 
 
 def _resampled_means(scores_Q: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:

@@ -29,8 +29,8 @@ from score.data import benchmarks
 from score.errors import ScoreError
 from score.evaluate.score import read_scores
 from score.jsonl import write_text
-from score.report.cells import Cell, Cells, average, difference, pool
-from score.report.stats import Interval
+from score.report.cells import Cell, Cells, average, best, difference, pool
+from score.report.stats import Interval, holm
 
 TITLES = {1: "Mathematics and factual questions", 2: "Deep search", 3: "Ablation"}
 GROUPS = {1: ("math", "facts"), 2: ("deep",), 3: ("math", "facts")}
@@ -40,11 +40,14 @@ COLUMNS = ("agent", "student", "method", "column", "mean", "low", "high", "inter
 
 METHODS = (
     "Means in %. Average: mean of the columns, with a 95 % interval from a percentile bootstrap over questions within "
-    "each column (10,000 resamples; the seeds of a question stay together), or Wilson's where nothing varies. It does "
-    "not contain the variance between training runs: few seeds are few, whatever the interval."
+    "each column (10,000 resamples; the seeds of a question stay together), or Wilson's where nothing varies or there "
+    "is one column. It covers questions only, not the variance between training runs: few seeds are few, whatever the "
+    "interval. Bold: better than every other row of the same student, each paired difference significant at 5 % after "
+    "Holm's correction over those rows."
 )
 DIFFERENCES = (
-    "Paired differences of the averages in points (same questions, 95 % interval, not corrected for their number):"
+    "Paired differences of the averages in points (same questions, 95 % interval; p after Holm's correction over the "
+    "{n} of this table):"
 )
 INCOMPLETE = (
     "\\* incomplete: questions without a score (infrastructure errors, missing predictions or seeds, answers that wait "
@@ -109,7 +112,7 @@ def tidy_csv(table: Table) -> str:
     for row in table.rows:
         cells = table.of(row)
         for column, cell in zip(table.columns, cells, strict=True):
-            interval, method = cell.interval() if cell else (None, "")
+            interval, method = (cell.interval(), "wilson") if cell else (None, "")
             writer.writerow([row.name, row.student, row.method, column, *_numbers(interval), method, *_counts([cell])])
         interval, method = average(cells)
         writer.writerow([row.name, row.student, row.method, "average", *_numbers(interval), method, *_counts(cells)])
@@ -117,29 +120,55 @@ def tidy_csv(table: Table) -> str:
 
 
 def grid(table: Table) -> Grid:
-    """Means per column, and the average with its interval."""
+    """Means per column, and the average with its interval; what is significantly best is marked."""
     header = ["student", "method", *(benchmarks.get(name).label for name in table.columns), "average [95 %]"]
+    winners = {column: _best(table, [column]) for column in table.columns}
+    overall = _best(table, table.columns)
     lines = []
     for row in table.rows:
         cells = table.of(row)
-        means = [_percent(cell and cell.array.mean(), [cell]) for cell in cells]
-        lines.append([row.student, row.method, *means, _with_interval(average(cells)[0], cells)])
+        means = [
+            _marked(_percent(cell and cell.array.mean(), [cell]), row.name in winners[column])
+            for column, cell in zip(table.columns, cells, strict=True)
+        ]
+        shown = _marked(_with_interval(average(cells)[0], cells), row.name in overall)
+        lines.append([row.student, row.method, *means, shown])
     return Grid(header, lines)
 
 
 def headline_grid(table: Table) -> Grid:
-    """Averages per group, the overall one with its interval, and the number of questions."""
+    """Averages per group, the overall one with its interval, and the number of questions; the best is marked."""
     groups = {group: [c for c in table.columns if benchmarks.get(c).group == group] for group in GROUP_LABELS}
     groups = {group: columns for group, columns in groups.items() if columns}
     header = ["student", "method", *(GROUP_LABELS[group] for group in groups), "all [95 %]", "n"]
+    winners, overall = [_best(table, columns) for columns in groups.values()], _best(table, table.columns)
     lines = []
     for row in table.rows:
         cells = table.of(row)
         of_groups = [table.of(row, columns) for columns in groups.values()]
-        means = [_percent((interval := average(group)[0]) and interval.mean, group) for group in of_groups]
+        means = [
+            _marked(_percent((interval := average(group)[0]) and interval.mean, group), row.name in winner)
+            for group, winner in zip(of_groups, winners, strict=True)
+        ]
         n = sum(len(cell.values) for cell in cells if cell)
-        lines.append([row.student, row.method, *means, _with_interval(average(cells)[0], cells), str(n)])
+        shown = _marked(_with_interval(average(cells)[0], cells), row.name in overall)
+        lines.append([row.student, row.method, *means, shown, str(n)])
     return Grid(header, lines)
+
+
+def _best(table: Table, columns: Sequence[str]) -> set[str]:
+    """Of each student, the row that is significantly best over some columns, if one is."""
+    by_student: dict[str, dict[str, list[Cell | None]]] = {}
+    for row in table.rows:
+        by_student.setdefault(row.student, {})[row.name] = table.of(row, columns)
+    return {name for rows in by_student.values() if (name := best(rows))}
+
+
+_BOLD = ("\ue000", "\ue001")  # private characters, until it is known whether Markdown or LaTeX is written
+
+
+def _marked(text: str, bold: bool) -> str:
+    return text.join(_BOLD) if bold else text
 
 
 def markdown(table: Table, title: str, note: str) -> str:
@@ -163,7 +192,7 @@ def latex(shown: Grid, table: Table, title: str, note: str) -> str:
     return "".join(comments) + body.translate(_LATEX) + "\n"
 
 
-_LATEX = str.maketrans({"−": "$-$", "–": "--"})
+_LATEX = str.maketrans({"−": "$-$", "–": "--", _BOLD[0]: "\\textbf{", _BOLD[1]: "}"})
 """Characters that not every LaTeX knows, in the finished text: tabulate escapes all others, and would escape these."""
 
 
@@ -175,7 +204,9 @@ def _legend(table: Table) -> list[str]:
 
 def _markdown(grid: Grid) -> str:
     """A Markdown table with padded columns: the first two to the left, numbers to the right."""
-    widths = [max(len(line[i]) for line in [grid.header, *grid.lines]) for i in range(len(grid.header))]
+    bold = str.maketrans(dict.fromkeys(_BOLD, "**"))
+    table = [[text.translate(bold) for text in line] for line in (grid.header, *grid.lines)]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
 
     def render(line: list[str]) -> str:
         padded = [
@@ -184,7 +215,7 @@ def _markdown(grid: Grid) -> str:
         return "| " + " | ".join(padded) + " |"
 
     rule = [("-" * w if i < 2 else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
-    return "\n".join([render(grid.header), render(rule), *map(render, grid.lines)])
+    return "\n".join([render(table[0]), render(rule), *map(render, table[1:])])
 
 
 def _sample(table: Table) -> str:
@@ -204,16 +235,20 @@ def _sample(table: Table) -> str:
 def _differences(table: Table) -> list[str]:
     """Paired differences between rows and those that they are compared with; nothing where none is in the table."""
     by_name = {row.name: row for row in table.rows}
+    pairs = [(row, by_name[name]) for row in table.rows for name in row.compare if name in by_name]
+    found = [(row, other, difference(table.of(row), table.of(other))) for row, other in pairs]
+    found = [(row, other, gap) for row, other, gap in found if gap]
     lines = []
-    for row in table.rows:
-        for other in (by_name[name] for name in row.compare if name in by_name):
-            interval = difference(table.of(row), table.of(other))
-            if interval:
-                low, high = 100 * interval.low, 100 * interval.high
-                shown = f"{100 * interval.mean:+.1f} [{low:+.1f}, {high:+.1f}]"
-                shown = shown if low < high else "no question is scored differently"
-                lines.append(f"- {row.student}: {row.method} − {other.method}: {shown}")
-    return [DIFFERENCES, "\n".join(lines)] if lines else []
+    for (row, other, gap), p in zip(found, holm([gap.p for _, _, gap in found]), strict=True):
+        low, high = 100 * gap.interval.low, 100 * gap.interval.high
+        size = f"{100 * gap.interval.mean:+.1f} [{low:+.1f}, {high:+.1f}], {_p_value(p)}"
+        size = size if low < high else "no question is scored differently"
+        lines.append(f"- {row.student}: {row.method} − {other.method}: {size}")
+    return [DIFFERENCES.format(n=len(lines)), "\n".join(lines)] if lines else []
+
+
+def _p_value(p: float) -> str:
+    return f"p = {p:.3f}" if p >= 0.001 else "p < 0.001"
 
 
 def _numbers(interval: Interval | None) -> list[str]:

@@ -14,17 +14,17 @@ NUMBERS = ("mean", "low", "high", "interval", "n", "seeds", "complete")
 
 POOLING = (
     "Accuracies in %: each question's mean over the seeds that scored it, averaged over n questions, with Wilson's "
-    "95 % interval where every question scores 0 or 1, else a bootstrap over questions. The interval does not contain "
-    "the variance between training runs."
+    "95 % interval for the number of questions that the scores are worth (their seeds stay together). It does not "
+    "contain the variance between training runs."
 )
 INCOMPLETE = "\\* incomplete: questions without a score, or a seed, are left out."
 
 
 def numbers(cell: Cell) -> dict[str, object]:
     """A cell as the columns `NUMBERS`."""
-    interval, method = cell.interval()
+    interval = cell.interval()
     counts = (len(cell.values), len(cell.seeds), cell.complete)
-    return dict(zip(NUMBERS, (interval.mean, interval.low, interval.high, method, *counts), strict=True))
+    return dict(zip(NUMBERS, (interval.mean, interval.low, interval.high, "wilson", *counts), strict=True))
 
 
 def labels(rows: Sequence[Row]) -> dict[str, str]:
