@@ -26,5 +26,5 @@ rule all:
     input:
         PLAN.tables(),
         PLAN.figures(),
-        f"{PLAN.root}/tables/headline.md",
+        PLAN.headline(),
         f"{PLAN.root}/config.resolved.yaml",

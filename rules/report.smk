@@ -22,7 +22,7 @@ rule write_table:
     params:
         code=PLAN.code("report"),
         title=PLAN.config.title,
-        rows=lambda wildcards: f"--table {wildcards.n}",
+        rows=lambda wildcards: f"--table {wildcards.n} {PLAN.beside_paper()}",
         image=PLAN.image("core"),
     shell:
         "python -m score.report.tables {params.rows} --agents {input.agents} --scores {input.scores} "
@@ -107,10 +107,11 @@ if PLAN.ladder:
             "containers/core.sif"
         params:
             code=PLAN.code("figures"),
+            beside=PLAN.beside_paper(),
             title=PLAN.config.title,
             image=PLAN.image("core"),
         shell:
-            "python -m score.report.figures.figure3a --corrections {input.corrections} --note {params.title:q} "
+            "python -m score.report.figures.figure3a {params.beside} --corrections {input.corrections} --note {params.title:q} "
             f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
 
     rule figure3b:
@@ -125,10 +126,11 @@ if PLAN.ladder:
             "containers/core.sif"
         params:
             code=PLAN.code("figures"),
+            beside=PLAN.beside_paper(),
             title=PLAN.config.title,
             image=PLAN.image("core"),
         shell:
-            "python -m score.report.figures.figure3b --scores {input.scores} --agents {input.agents} --note {params.title:q} "
+            "python -m score.report.figures.figure3b {params.beside} --scores {input.scores} --agents {input.agents} --note {params.title:q} "
             f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
 
     rule learning_curves:

@@ -38,6 +38,9 @@ _MICRO = (
     *("micro/backend.py", "micro/tasks.py"),
 )
 _TRAINING = ("train/start.py", "train/optim.py", "train/output.py")
+_TABLES = tuple(
+    f"report/{name}" for name in ("tables.py", "text.py", "cells.py", "stats.py", "reported.py", "reported.csv")
+)
 CODE: dict[str, tuple[str, ...]] = {
     "micro_questions": ("micro/tasks.py", "micro/graph.py", "micro/world.py"),
     "benchmark": ("data/benchmark.py", "data/questions.py"),
@@ -72,11 +75,11 @@ CODE: dict[str, tuple[str, ...]] = {
     "evaluate": (*_EPISODE, "data/metric.py", "evaluate/__main__.py"),
     "judge": (*_RIGHT, "judge.py"),
     "score": (*_RIGHT, "evaluate/score.py"),
-    "report": ("report/tables.py", "report/cells.py", "report/stats.py"),
+    "report": _TABLES,
     "figures": (
         *(f"report/figures/{name}.py" for name in ("style", "values", "figure3a", "figure3b", "learning_curves")),
         *("report/figures/horizon.py", "report/figures/gradient_variance.py"),
-        *("report/tables.py", "report/cells.py", "report/stats.py"),
+        *_TABLES,
     ),
 }
 
@@ -113,7 +116,7 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
 _RESOURCES = {"batch", "gpus", "timeout_s", "retries"}  # of a model: how fast, not what
 _MEANS = {"require", "python", "kept"}  # of the sandbox: where it runs, not what it does
 _STORAGE = {"mode", "cache", "share_cache"}  # of a search: where its answers are kept, not whose they are
-_LABELS = {"label", "tables", "baseline", "ablation"}  # of an agent: how it is shown, not what it is
+_LABELS = {"label", "tables", "baseline", "ablation", "reported"}  # of an agent: how it is shown, not what it is
 
 
 def deciding(value: Any) -> Any:

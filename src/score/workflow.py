@@ -41,6 +41,8 @@ class Plan:
             images: rules run in their images.
         """
         self.config: Config = load(raw)
+        if self.config.from_reported:  # beside the experiment's own results, not in their place
+            self.config = self.config.model_copy(update={"experiment": f"{self.config.experiment}.reported"})
         self.root = f"results/{self.config.experiment}"
         asked = [lineage.named(self.config, word) for word in self.config.fresh] if main else []
         runs = [run for name in asked for run in (name, *(lineage.run(name, seed) for seed in self.config.seeds))]
@@ -81,6 +83,7 @@ class Plan:
                 "student": models[m].label or m,
                 "tables": a.tables,
                 "compare": lineage.compared(self.config, a.name),
+                "reported": a.reported,
             }
             for a in self.shown
             for m in [lineage.base_model(self.config, a.name)]
@@ -93,6 +96,8 @@ class Plan:
 
     def scores(self, tables: Iterable[int] = (1, 2, 3)) -> list[str]:
         """The score files behind some tables, each once."""
+        if self.config.from_reported:
+            return []
         wanted = (path for n in tables for agent in self.of(n) for path in self.scores_of(agent, self.of_table(n)))
         return list(dict.fromkeys(wanted))
 
@@ -238,10 +243,14 @@ class Plan:
 
     def ladder_corrections(self, name: str) -> list[str]:
         """One file of the corrections that the full method rests on, for every seed."""
+        if self.config.from_reported:
+            return []
         return [f"{self.corrections(self.ladder[0], s)}/{name}.jsonl" for s in self.config.seeds if self.ladder]
 
     def hard_scores(self) -> list[str]:
         """Scores on the hard tasks after each stage."""
+        if self.config.from_reported:
+            return []
         return [path for agent in self._shown_ladder() for path in self.scores_of(agent, ["hard"])]
 
     def _shown_ladder(self) -> list[str]:
@@ -269,8 +278,17 @@ class Plan:
 
     def figures(self) -> list[str]:
         """The paper's figures and the learning curves, if this experiment has the agents for them."""
-        names = ["figure3a", "figure3b", "learning_curves"] if self.ladder else []
+        names = ["figure3a", "figure3b", *([] if self.config.from_reported else ["learning_curves"])]
+        names = names if self.ladder else []
         return [f"{self.root}/figures/{name}.{suffix}" for name in names for suffix in ("pdf", "png", "csv", "md")]
+
+    def headline(self) -> list[str]:
+        """The table of all agents over groups of benchmarks."""
+        return [] if self.config.from_reported else [f"{self.root}/tables/headline.md"]
+
+    def beside_paper(self) -> str:
+        """Whether tables and figures are set beside the paper's, as an option: nowhere but on its own questions."""
+        return "" if self.micro else "--reported"
 
     def ablation_rows(self, words: Iterable[str]) -> list[str]:
         """Single rows of table 3."""

@@ -247,3 +247,16 @@ def test_a_result_keeps_the_shards_that_it_was_made_of_as_long_as_nothing_else_c
     }
     (folder / "math2.jsonl").unlink()
     assert len(parts(wildcards)["rows"]) == 2, "what is new is split as it would be now"
+
+
+def test_the_papers_own_tables_and_figures_need_no_run(tmp_path):
+    """`from_reported` is one command that runs nothing else, and it leaves an experiment's own results alone."""
+    shutil.rmtree(ROOT / "results/paper.reported", ignore_errors=True)
+    done = snakemake("--profile", "local", "tables", "figures", "--config", "from_reported=true", timeout=240)
+    assert done.returncode == 0, done.stderr[-2000:]
+    made = {path.name for path in (ROOT / "results/paper.reported").glob("*/*.*") if path.suffix in (".md", ".png")}
+    tables = {f"table{n}.md" for n in (1, 2, 3)}
+    assert made == tables | {f"figure3{letter}.{suffix}" for letter in "ab" for suffix in ("md", "png")}
+    assert "50.8" in (ROOT / "results/paper.reported/tables/table3.md").read_text()
+    assert not (ROOT / "results/paper/tables").exists()
+    shutil.rmtree(ROOT / "results/paper.reported")

@@ -226,6 +226,7 @@ class Agent(Section):
     baseline: bool = Field(False, description="belongs to the target `baselines`")
     ablation: Ablation | None = Field(None, description="the row of table 3 that it is; target `ablation_<word>`")
     tables: list[Literal[1, 2, 3]] = Field(default_factory=lambda: [1, 2], description="tables with a row of it")
+    reported: str | None = Field(None, description="`method` of the paper's row in src/score/report/reported.csv")
 
 
 class Shards(Section):
@@ -263,6 +264,9 @@ class Config(Section):
     theory: Theory = Theory()
     shards: Shards = Shards()
     agents: list[Agent] = Field(min_length=1)
+    from_reported: bool = Field(
+        False, description="draw the paper's own tables and figures from the reported numbers; nothing is run"
+    )
     skip: list[str] = Field(default_factory=list, description="agents without rows; trained only if others start there")
     benchmarks: list[str] = Field(min_length=1)
     fresh: list[str] = Field(

@@ -5,7 +5,7 @@
     python -m score.report.tables --title Baselines --scores ... --agents agents.json --out-md tables/baselines.md
     python -m score.report.tables --headline --scores ... --agents agents.json [--out-md tables/headline.md]
 
-`agents.json` lists the rows in order: {"name", "student", "method", "tables": [1, 2, 3], "compare": [names]}. Table 1
+`agents.json` lists the rows in order: {"name", "student", "method", "tables", "compare", "reported"}. Table 1
 is mathematics and facts, table 2 deep search, table 3 the ablation on the columns of table 1. A table with a title of
 its own has every agent and every benchmark that was scored. The headline is one line per agent over all groups, also
 printed.
@@ -20,23 +20,25 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from textwrap import wrap
-
-from tabulate import tabulate
 
 from score import cli
 from score.data import benchmarks
 from score.errors import ScoreError
 from score.evaluate.score import read_scores
 from score.jsonl import write_text
+from score.report import reported, text
 from score.report.cells import Cell, Cells, average, best, difference, pool
 from score.report.stats import Interval, holm
+from score.report.text import Grid, marked
 
 TITLES = {1: "Mathematics and factual questions", 2: "Deep search", 3: "Ablation"}
 GROUPS = {1: ("math", "facts"), 2: ("deep",), 3: ("math", "facts")}
 GROUP_LABELS = {"math": "math", "facts": "facts", "deep": "deep search"}
 
-COLUMNS = ("agent", "student", "method", "column", "mean", "low", "high", "interval", "n", "seeds", "complete")
+COLUMNS = (
+    *("agent", "student", "method", "column", "mean", "low", "high", "interval", "n", "seeds", "complete"),
+    *("reported", "difference"),
+)
 
 METHODS = (
     "Means in %. Average: mean of the columns, with a 95 % interval from a percentile bootstrap over questions within "
@@ -57,33 +59,38 @@ INCOMPLETE = (
 
 @dataclass(frozen=True)
 class Row:
-    """One agent as a table shows it; `compare` names the agents that it is compared with, question by question."""
+    """One agent as a table shows it; `compare` names the agents that it is compared with, question by question.
+
+    `reported` is the paper's row that it stands beside (`score.report.reported`).
+    """
 
     name: str
     student: str
     method: str
     tables: tuple[int, ...]
     compare: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Grid:
-    """A table's text, cell by cell: two columns of words, then numbers."""
-
-    header: list[str]
-    lines: list[list[str]]
+    reported: str | None = None
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows and columns of one table, with the cells of all agents."""
+    """Rows and columns of one table, with the cells of all agents.
+
+    `part` is the paper's that it is set beside, and `others` whether rows that only the paper has are shown as well.
+    """
 
     rows: tuple[Row, ...]
     columns: tuple[str, ...]
     cells: Cells
+    part: str | None = None
+    others: bool = False
 
     def of(self, row: Row, columns: Sequence[str] | None = None) -> list[Cell | None]:
         return [self.cells.get((row.name, column)) for column in columns or self.columns]
+
+    def reported(self, row: Row) -> list[float | None]:
+        """The paper's numbers of a row in %, the average last; None where there is none, or no paper to compare."""
+        return reported.of_row(self.part or "", row.student, row.reported, (*self.columns, "average"))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -91,7 +98,10 @@ def read_rows(path: Path) -> list[Row]:
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
         return [
-            Row(e["name"], e["student"], e["method"], tuple(e["tables"]), tuple(e.get("compare", ()))) for e in entries
+            Row(
+                e["name"], e["student"], e["method"], tuple(e["tables"]), tuple(e.get("compare", ())), e.get("reported")
+            )
+            for e in entries
         ]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ScoreError(f"{path}: not a list of agents ({type(error).__name__}: {error})") from None
@@ -104,6 +114,13 @@ def table(rows: Sequence[Row], cells: Cells, groups: Sequence[str]) -> Table:
     return Table(tuple(rows), tuple(columns), cells)
 
 
+def beside_paper(rows: Sequence[Row], cells: Cells, number: int) -> Table:
+    """Table 1, 2 or 3 over the paper's own columns, scored or not, with its numbers beside ours."""
+    published = [name for name in benchmarks.NAMES if benchmarks.get(name).world == "published"]
+    columns = [name for name in published if benchmarks.get(name).group in GROUPS[number]]
+    return Table(tuple(rows), tuple(columns), cells, reported.PART[number], others=number != 3)
+
+
 def tidy_csv(table: Table) -> str:
     """One line per agent and column, "average" included; means and bounds in %, empty where there is no score."""
     out = io.StringIO()
@@ -111,11 +128,16 @@ def tidy_csv(table: Table) -> str:
     writer.writerow(COLUMNS)
     for row in table.rows:
         cells = table.of(row)
-        for column, cell in zip(table.columns, cells, strict=True):
-            interval, method = (cell.interval(), "wilson") if cell else (None, "")
-            writer.writerow([row.name, row.student, row.method, column, *_numbers(interval), method, *_counts([cell])])
-        interval, method = average(cells)
-        writer.writerow([row.name, row.student, row.method, "average", *_numbers(interval), method, *_counts(cells)])
+        found = [((cell.interval(), "wilson") if cell else (None, ""), [cell]) for cell in cells]
+        found.append((average(cells), cells))
+        of_paper = table.reported(row)
+        for column, ((interval, method), behind), paper in zip(
+            (*table.columns, "average"), found, of_paper, strict=True
+        ):
+            gap = "" if paper is None or interval is None else f"{100 * interval.mean - paper:.3f}"
+            beside = ("" if paper is None else paper, gap)
+            words = (row.name, row.student, row.method, column)
+            writer.writerow([*words, *_numbers(interval), method, *_counts(behind), *beside])
     return out.getvalue()
 
 
@@ -128,12 +150,29 @@ def grid(table: Table) -> Grid:
     for row in table.rows:
         cells = table.of(row)
         means = [
-            _marked(_percent(cell and cell.array.mean(), [cell]), row.name in winners[column])
+            marked(_percent(cell and cell.array.mean(), [cell]), row.name in winners[column])
             for column, cell in zip(table.columns, cells, strict=True)
         ]
-        shown = _marked(_with_interval(average(cells)[0], cells), row.name in overall)
+        shown = marked(_with_interval(average(cells)[0], cells), row.name in overall)
         lines.append([row.student, row.method, *means, shown])
-    return Grid(header, lines)
+    return _beside_the_paper(table, Grid(header, lines)) if table.part else Grid(header, lines)
+
+
+def _beside_the_paper(table: Table, ours: Grid) -> Grid:
+    """Every row as lines: ours, the paper's, and their difference; then the rows that only the paper has."""
+    lines = []
+    for row, (student, method, *texts) in zip(table.rows, ours.lines, strict=True):
+        cells = table.of(row)
+        overall = average(cells)[0]
+        means = [cell and 100 * cell.interval().mean for cell in cells] + [overall and 100 * overall.mean]
+        texts = ["" if mean is None else text for text, mean in zip(texts, means, strict=True)]
+        lines += reported.lines((student, method), texts, means, table.reported(row))
+    known, students = [(row.student, row.reported) for row in table.rows], [row.student for row in table.rows]
+    for student, method in reported.others(table.part, students, known) if table.others else ():
+        paper = reported.of_row(table.part, student, method, (*table.columns, "average"))
+        shown = [reported.NOT_REPORTED if value is None else f"{value:.1f}" for value in paper]
+        lines.append([student, reported.LABELS[method], "paper", *shown])
+    return Grid([*ours.header[:2], "", *ours.header[2:]], lines, words=3)
 
 
 def headline_grid(table: Table) -> Grid:
@@ -147,11 +186,11 @@ def headline_grid(table: Table) -> Grid:
         cells = table.of(row)
         of_groups = [table.of(row, columns) for columns in groups.values()]
         means = [
-            _marked(_percent((interval := average(group)[0]) and interval.mean, group), row.name in winner)
+            marked(_percent((interval := average(group)[0]) and interval.mean, group), row.name in winner)
             for group, winner in zip(of_groups, winners, strict=True)
         ]
         n = sum(len(cell.values) for cell in cells if cell)
-        shown = _marked(_with_interval(average(cells)[0], cells), row.name in overall)
+        shown = marked(_with_interval(average(cells)[0], cells), row.name in overall)
         lines.append([row.student, row.method, *means, shown, str(n)])
     return Grid(header, lines)
 
@@ -164,58 +203,30 @@ def _best(table: Table, columns: Sequence[str]) -> set[str]:
     return {name for rows in by_student.values() if (name := best(rows))}
 
 
-_BOLD = ("\ue000", "\ue001")  # private characters, until it is known whether Markdown or LaTeX is written
-
-
-def _marked(text: str, bold: bool) -> str:
-    return text.join(_BOLD) if bold else text
-
-
 def markdown(table: Table, title: str, note: str) -> str:
     """The table with a caption, its methods, and paired differences."""
-    parts = [f"**{title}.** {note}".strip(), _markdown(grid(table)), *_legend(table), *_differences(table)]
+    parts = [f"**{title}.** {note}".strip(), text.markdown(grid(table)), *_legend(table), *_differences(table)]
     return "\n\n".join(parts) + "\n"
 
 
 def headline(table: Table, note: str) -> str:
     """Agents x groups, for a terminal: averages in %, the overall one with its interval and number of questions."""
-    parts = [note, _markdown(headline_grid(table)), _sample(table), *_differences(table)]
+    parts = [note, text.markdown(headline_grid(table)), _sample(table), *_differences(table)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def latex(shown: Grid, table: Table, title: str, note: str) -> str:
-    """The grid as a `tabular` of the package booktabs; title, note and methods are comments above it."""
-    sentences = ["Needs \\usepackage{booktabs}.", f"{title}. {note}".strip(), *_legend(table)]
-    comments = [f"% {line}\n" for sentence in sentences for line in wrap(sentence, 118)]
-    align = ["left", "left", *["right"] * (len(shown.header) - 2)]
-    body = tabulate(shown.lines, shown.header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
-    return "".join(comments) + body.translate(_LATEX) + "\n"
-
-
-_LATEX = str.maketrans({"−": "$-$", "–": "--", _BOLD[0]: "\\textbf{", _BOLD[1]: "}"})
-"""Characters that not every LaTeX knows, in the finished text: tabulate escapes all others, and would escape these."""
+    """The grid in LaTeX; title, note and methods are comments above it."""
+    return text.latex(shown, [f"{title}. {note}".strip(), *_legend(table)])
 
 
 def _legend(table: Table) -> list[str]:
     """What the numbers rest on, how they were made, and what a mark means."""
+    paper = [reported.LEGEND] if table.part else []
+    if not table.cells:
+        return [_sample(table), *paper]
     complete = all(cell and cell.complete for row in table.rows for cell in table.of(row))
-    return [_sample(table), METHODS, *([] if complete else [INCOMPLETE])]
-
-
-def _markdown(grid: Grid) -> str:
-    """A Markdown table with padded columns: the first two to the left, numbers to the right."""
-    bold = str.maketrans(dict.fromkeys(_BOLD, "**"))
-    table = [[text.translate(bold) for text in line] for line in (grid.header, *grid.lines)]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-
-    def render(line: list[str]) -> str:
-        padded = [
-            text.ljust(w) if i < 2 else text.rjust(w) for i, (text, w) in enumerate(zip(line, widths, strict=True))
-        ]
-        return "| " + " | ".join(padded) + " |"
-
-    rule = [("-" * w if i < 2 else "-" * (w - 1) + ":") for i, w in enumerate(widths)]
-    return "\n".join([render(table[0]), render(rule), *map(render, table[1:])])
+    return [_sample(table), METHODS, *([] if complete else [INCOMPLETE]), *paper]
 
 
 def _sample(table: Table) -> str:
@@ -229,6 +240,8 @@ def _sample(table: Table) -> str:
     micro = any(benchmarks.get(column).world != "published" for column in table.columns)
     world = "Generated micro-world questions: these numbers are not the paper's." if micro else "Published questions."
     listed = ", ".join(f"{benchmarks.get(column).label} {n}" for column, n in sizes.items())
+    if not seeds:
+        return f"{world} Nothing was run."
     return f"{world} n = {sum(sizes.values())} questions ({listed}); seeds {', '.join(map(str, sorted(seeds)))}."
 
 
@@ -280,8 +293,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     kind.add_argument("--table", type=int, choices=sorted(TITLES))
     kind.add_argument("--title", help="a table of all agents and benchmarks that have scores")
     kind.add_argument("--headline", action="store_true", help="one line per agent over all groups, also printed")
-    parser.add_argument("--scores", required=True, type=Path, nargs="+")
+    parser.add_argument("--scores", required=True, type=Path, nargs="*")
     parser.add_argument("--agents", required=True, type=Path)
+    parser.add_argument("--reported", action="store_true", help="set a table by number beside the paper's")
     parser.add_argument("--note", default="", help="what a reader must know of this experiment")
     parser.add_argument("--out-csv", type=Path)
     parser.add_argument("--out-md", type=Path)
@@ -290,17 +304,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows, cells = read_rows(args.agents), pool(map(read_scores, args.scores))
     if args.table:
         title = f"Table {args.table}: {TITLES[args.table]}"
-        made = table([row for row in rows if args.table in row.tables], cells, GROUPS[args.table])
+        shown = [row for row in rows if args.table in row.tables]
+        made = beside_paper(shown, cells, args.table) if args.reported else table(shown, cells, GROUPS[args.table])
     else:
         title, scored = args.title or "Headline", {agent for agent, _ in cells}
         made = table([row for row in rows if row.name in scored], cells, tuple(GROUP_LABELS))
     if args.headline:
-        shown, text = headline_grid(made), headline(made, args.note)
-        print(text)
+        shown, words = headline_grid(made), headline(made, args.note)
+        print(words)
     else:
-        shown, text = grid(made), markdown(made, title, args.note)
+        shown, words = grid(made), markdown(made, title, args.note)
     if args.out_md:
-        write_text(args.out_md, text)
+        write_text(args.out_md, words)
     if args.out_csv:
         write_text(args.out_csv, tidy_csv(made))
     if args.out_tex:
