@@ -4,6 +4,7 @@ Proven here: sampled ids are trained on as sampled, observation tokens get no gr
 and in line with their rows, finished episodes get no further step, and a dead judge stops the run.
 """
 
+import dataclasses
 import itertools
 import re
 
@@ -12,11 +13,13 @@ import torch
 
 from fakes import LocalPool
 from score.agent.protocol import Message, plan_text, step_text
-from score.config.schema import Agent, Grpo, Protocol
+from score.config.schema import Agent, Grpo, Model, Protocol
 from score.correct.sets import KeyStep
 from score.errors import InfrastructureError, ScoreError
+from score.jsonl import read_rows
 from score.judge import Judge
 from score.records import Step, Task
+from score.train import grpo
 from score.train.grpo import RewardModel, dataset_rows, usable
 from score.train.trainer import AgentGRPO, Rollouts
 
@@ -174,8 +177,6 @@ def test_a_dead_judge_stops_the_step_and_rewards_nothing(random_student, tmp_pat
 
 
 def test_a_prefix_that_no_longer_replays_stops_the_step(random_student, tmp_path):
-    import dataclasses
-
     stale = dataclasses.replace(key_step("Ba"), prefix=(dataclasses.replace(PREFIX[0], observation="17"),))
     trainer = make_trainer(random_student, tmp_path, [stale])
     trainer.rows = [{"index": 0}] * 4
@@ -184,8 +185,6 @@ def test_a_prefix_that_no_longer_replays_stops_the_step(random_student, tmp_path
 
 
 def test_prefixes_that_no_longer_replay_are_left_out_and_named(caplog):
-    import dataclasses
-
     from score.train.grpo import replaying
 
     stale = dataclasses.replace(key_step("Bo"), prefix=(dataclasses.replace(PREFIX[0], observation="17"),))
@@ -255,8 +254,76 @@ class TestRewardModel:
         with pytest.raises(InfrastructureError):
             self.model(down)([rollout], [silent])
         mumbling = Judge(ScriptedAsyncEngine(lambda r: "that is true"), Sampling())
-        with pytest.raises(InfrastructureError, match="no readable verdict"):
+        with pytest.raises(InfrastructureError, match="no readable verdict on 1 of 1 cases; the first: unreadable"):
             self.model(mumbling)([rollout], [silent])
+
+    def test_a_rollout_without_a_verdict_is_undecided_and_shifts_nobodys_baseline(self):
+        from fakes import ScriptedAsyncEngine
+        from score.config.schema import Sampling
+
+        def reply(request):
+            candidate = request.messages[1].content.partition("<candidate>")[2]
+            return "hm" if "mumble" in candidate else f'{{"equivalent": {"true" if "good" in candidate else "false"}}}'
+
+        engine = ScriptedAsyncEngine(reply)
+        task = Task("Ba", "Who?", ("Ada",), "toy", {"metric": "judge"})
+        hard = [KeyStep(task, 0, None, (), None, None)] * 6
+        answers = ["good", "bad", "mumble", "good", None, "Ada"]
+        rolled = [dataclasses.replace(self.trajectory(answer=answer), task=task) for answer in answers]
+        given = self.model(Judge(engine, Sampling()))(rolled, hard)
+        assert [tier for _, tier in given] == ["final", "none", "undecided", "final", "none", "final"]
+        assert given[2][0] == pytest.approx(3 / 5), "the mean of the others"
+        assert len(engine.requests) == 4, "the same answer is judged once; the mumbled one is asked for again"
+
+    def test_the_reward_judge_is_its_own_entry_and_its_rulings_survive_a_restart(self, tmp_path, monkeypatch):
+        import contextlib
+
+        from fakes import ScriptedAsyncEngine
+
+        opened = []
+
+        @contextlib.contextmanager
+        def open_engine(model, log):
+            opened.append(model.path)
+            yield ScriptedAsyncEngine(lambda r: '{"equivalent": true}')
+
+        monkeypatch.setattr(grpo, "open_engine", open_engine)
+        base = micro_config()
+        roles = base.roles.model_copy(update={"reward_judge": "small", "evaluation_judge": "large"})
+        models = {name: Model(engine="endpoint", url="http://x", path=name) for name in ("small", "large")}
+        config = base.model_copy(update={"roles": roles, "models": base.models | models})
+        task = Task("Ba", "Who?", ("Ada",), "toy", {"metric": "judge"})
+        rolled = dataclasses.replace(self.trajectory(answer="she"), task=task)
+        for _ in range(2):
+            with grpo.reward_model(config, self.agent, SETTINGS, tmp_path) as model:
+                assert model([rolled], [KeyStep(task, 0, None, (), None, None)]) == [(1.0, "final")]
+        assert opened == ["small", "small"]
+        (row,) = read_rows(tmp_path / "rulings.jsonl")
+        assert row["reply"] == '{"equivalent": true}'
+
+
+def test_nothing_is_learned_from_an_undecided_rollout(random_student, tmp_path):
+    """Its advantage is exactly 0, whatever the value that stands in for its reward."""
+    undecided = []
+
+    def every_third(trajectories, key_steps):
+        given = [(float(i), "none" if i % 3 else "undecided") for i, _ in enumerate(trajectories)]
+        undecided.append([tier == "undecided" for _, tier in given])
+        return given
+
+    class Watching(Recorder):
+        def _generate_and_score_completions(self, inputs):
+            output = super()._generate_and_score_completions(inputs)
+            scored.append(output["advantages"].tolist())
+            return output
+
+    scored = []
+    trainer = make_trainer(random_student, tmp_path, [key_step("Ba"), key_step("Bo")], reward=every_third, cls=Watching)
+    trainer.train()
+    assert len(scored) == len(undecided) > 0
+    for advantages, lost in zip(scored, undecided, strict=True):
+        assert [advantage == 0 for advantage in advantages] == lost
+    assert trainer.state.log_history[0]["tier/undecided"] == pytest.approx(3 / 8)
 
 
 def test_training_raises_the_reward_it_is_given(random_student, tmp_path):
