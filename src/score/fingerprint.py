@@ -32,7 +32,12 @@ _EPISODE = (
     *(f"search/{name}.py" for name in ("none", "bm25", "serper", "tavily", "searxng", "retrieval")),
 )
 _RIGHT = ("data/metric.py", "evaluate/metrics.py", "evaluate/mathverify.py", "prompts/judge.yaml")
-_TEACHER = ("correct/teacher.py", "correct/render.py", "prompts/locate.yaml", "prompts/rewrite.yaml")
+_JUDGE = ("judge.py", "replies.py", "prompts/__init__.py")
+_TEACHER = (
+    *_JUDGE,
+    *("correct/teacher.py", "correct/render.py", "correct/leaks.py", "agent/syntax.py"),
+    *("prompts/locate.yaml", "prompts/rewrite.yaml"),
+)
 _MICRO = (
     *("micro/world.py", "micro/graph.py", "micro/progress.py", "micro/oracle.py", "micro/server.py"),
     *("micro/backend.py", "micro/tasks.py"),
@@ -48,7 +53,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "splits": ("data/splits.py", "data/contamination.py", "data/questions.py"),
     "demonstrations": (*("data/demonstrations.py", "data/contamination.py", "data/published.py", "data/questions.py"),),
     "shards": ("shards.py", "gather.py"),
-    "rollout": (*_EPISODE, *_RIGHT, "data/splits.py", "correct/teacher.py", "rollout.py"),
+    "rollout": (*_EPISODE, *_RIGHT, *_JUDGE, "data/splits.py", "correct/teacher.py", "rollout.py"),
     "correct": (
         *_EPISODE,
         *_RIGHT,
@@ -67,13 +72,13 @@ CODE: dict[str, tuple[str, ...]] = {
         *_TRAINING,
     ),
     "grpo": (
-        *(*_EPISODE, *_RIGHT, "judge.py", "correct/sets.py", "train/grpo.py", "train/trainer.py", "train/rewards.py"),
-        *("data/splits.py", "train/heldout.py", *_TRAINING),
+        *(*_EPISODE, *_RIGHT, *_JUDGE, "correct/sets.py", "train/grpo.py", "train/trainer.py", "train/rewards.py"),
+        *("agent/syntax.py", "data/splits.py", "train/heldout.py", *_TRAINING),
     ),
     "dpo": ("agent/protocol.py", "engine/codec.py", "correct/sets.py", "train/dpo.py", *_TRAINING),
     "variance": (*_EPISODE, *_RIGHT, "train/trainer.py", "train/variance.py"),
     "evaluate": (*_EPISODE, "data/metric.py", "evaluate/__main__.py"),
-    "judge": (*_RIGHT, "judge.py"),
+    "judge": (*_RIGHT, *_JUDGE, "agreement.py"),
     "score": (*_RIGHT, "evaluate/score.py"),
     "report": _TABLES,
     "figures": (

@@ -6,7 +6,7 @@
 
 The teacher's rollouts are the demonstrations of the cold start. Each is marked `right` or not by rules first and the
 teacher itself where they cannot tell; training keeps the right ones (rejection sampling). Attempts whose
-correctness could not be established are marked None and not trained on.
+correctness could not be established are marked None, counted by reason, and not trained on.
 """
 
 from __future__ import annotations
@@ -25,23 +25,34 @@ from score.correct.teacher import Failure, Teacher
 from score.data.metric import by_rules
 from score.data.splits import part_of
 from score.errors import ScoreError
-from score.jsonl import read_rows, write_rows
+from score.jsonl import ResumableRows, read_rows, write_rows
 from score.provenance import provenance, write
 from score.records import StopReason, Task, Trajectory
 
 log = logging.getLogger("rollout")
 
 
-def mark_right(trajectories: Sequence[Trajectory], agent: Acting) -> list[Trajectory]:
-    """Adds `meta["right"]`: True, False, or None where neither rules nor the model could tell."""
-    marks = [_by_rules(trajectory) for trajectory in trajectories]
-    undecided = [i for i, mark in enumerate(marks) if mark is None and trajectories[i].answer is not None]
-    if undecided and hasattr(agent.engine, "concurrency"):
-        sampling = agent.config.sampling
-        teacher = Teacher(agent.engine, step=sampling.step, judge=sampling.judge)
-        for i, verdict in zip(undecided, teacher.right([trajectories[i] for i in undecided]), strict=True):
-            marks[i] = None if isinstance(verdict, Failure) else verdict
-    return [dataclasses.replace(t, meta=t.meta | {"right": mark}) for t, mark in zip(trajectories, marks, strict=True)]
+def mark_right(
+    trajectories: Sequence[Trajectory], agent: Acting, replies: ResumableRows | None = None
+) -> list[Trajectory]:
+    """Adds `meta["right"]`: True, False, or None where neither rules nor the model could tell, with the reason as
+    `meta["undecided"]`. The model's replies are kept in `replies`."""
+    notes: list[dict] = [{"right": _by_rules(trajectory)} for trajectory in trajectories]
+    undecided = [i for i, note in enumerate(notes) if note["right"] is None and trajectories[i].answer is not None]
+    for i, verdict in zip(undecided, _by_model([trajectories[i] for i in undecided], agent, replies), strict=True):
+        unknown = isinstance(verdict, Failure)
+        notes[i] = {"right": None, "undecided": verdict.reason} if unknown else {"right": verdict}
+    return [dataclasses.replace(t, meta=t.meta | note) for t, note in zip(trajectories, notes, strict=True)]
+
+
+def _by_model(
+    trajectories: Sequence[Trajectory], agent: Acting, replies: ResumableRows | None
+) -> Sequence[bool | Failure]:
+    if not hasattr(agent.engine, "concurrency"):
+        return [Failure("no_endpoint", "an in-process model is not asked to judge")] * len(trajectories)
+    sampling = agent.config.sampling
+    teacher = Teacher(agent.engine, step=sampling.step, judge=sampling.judge, replies=replies)
+    return teacher.right(trajectories) if trajectories else []
 
 
 def _by_rules(trajectory: Trajectory) -> bool | None:
@@ -59,6 +70,7 @@ def summary(trajectories: Sequence[Trajectory]) -> dict[str, object]:
         "attempts": len(trajectories),
         "right": sum(t.meta["right"] is True for t in trajectories),
         "undecided": sum(t.meta["right"] is None for t in trajectories),
+        "undecided_because": dict(Counter(t.meta["undecided"] for t in trajectories if "undecided" in t.meta)),
         "stops": dict(Counter(t.stop.value for t in trajectories)),
         "infrastructure_errors": sum(t.stop == StopReason.INFRASTRUCTURE_ERROR for t in trajectories),
     }
@@ -84,12 +96,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     server_log = args.work / f"{args.part}.{args.shard}.server.log"
     with (
         work_rows(args.work, args.part, args.shard) as rows,
+        work_rows(args.work, f"replies.{args.part}", args.shard) as replies,
         open_tools(config, "train") as tools,
         acting(config, args.agent, args.seed, args.root, server_log, tools) as agent,
     ):
         attempts = [Attempt(task) for task in args.shard.take(tasks)]
         done = agent.run(attempts, sampling.step, rows, f"rollout {args.agent}", plan=sampling.plan)
-        marked = mark_right(done, agent)
+        marked = mark_right(done, agent, replies)
         facts = {
             "seed": args.seed,
             "model": agent.digest,

@@ -121,8 +121,13 @@ def test_the_command(tmp_path):
     scores = read_scores(tmp_path / "x.score.json")
     assert (scores.agent, scores.benchmark, scores.mean, scores.n, scores.complete) == ("a", "gaia", 0.5, 6, True)
     assert scores.to_json() == json.loads((tmp_path / "x.score.json").read_text())
+    verdicts = [{"key": key, "equivalent": None if i == 0 else True} for i, key in enumerate(keys)]
+    write_rows(tmp_path / "v.jsonl", verdicts)
+    main([*inputs, "--out", str(tmp_path / "x.score.json")])
+    scores = read_scores(tmp_path / "x.score.json")
+    assert (scores.mean, scores.n, scores.complete) == (1.0, 5, False), "an unparseable verdict is no zero"
     write_rows(tmp_path / "v.jsonl", [{"key": keys[0], "equivalent": "true"}])
-    with pytest.raises(ScoreError, match=r'v\.jsonl:1: a verdict needs "key" and a true or false "equivalent"'):
+    with pytest.raises(ScoreError, match=r'v\.jsonl:1: a verdict needs "key" and a true, false or null "equivalent"'):
         main([*inputs, "--out", str(tmp_path / "y.score.json")])
     with pytest.raises(ScoreError, match="not a score file"):
         read_scores(tmp_path / "v.jsonl")

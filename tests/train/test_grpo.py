@@ -4,6 +4,7 @@ Proven here: sampled ids are trained on as sampled, observation tokens get no gr
 and in line with their rows, finished episodes get no further step, and a dead judge stops the run.
 """
 
+import dataclasses
 import itertools
 import re
 
@@ -12,12 +13,11 @@ import torch
 
 from fakes import LocalPool
 from score.agent.protocol import Message, plan_text, step_text
-from score.config.schema import Agent, Grpo, Protocol
+from score.config.schema import Grpo, Protocol
 from score.correct.sets import KeyStep
 from score.errors import InfrastructureError, ScoreError
-from score.judge import Judge
 from score.records import Step, Task
-from score.train.grpo import RewardModel, dataset_rows, usable
+from score.train.grpo import dataset_rows, usable
 from score.train.trainer import AgentGRPO, Rollouts
 
 SETTINGS = Grpo(
@@ -174,8 +174,6 @@ def test_a_dead_judge_stops_the_step_and_rewards_nothing(random_student, tmp_pat
 
 
 def test_a_prefix_that_no_longer_replays_stops_the_step(random_student, tmp_path):
-    import dataclasses
-
     stale = dataclasses.replace(key_step("Ba"), prefix=(dataclasses.replace(PREFIX[0], observation="17"),))
     trainer = make_trainer(random_student, tmp_path, [stale])
     trainer.rows = [{"index": 0}] * 4
@@ -184,8 +182,6 @@ def test_a_prefix_that_no_longer_replays_stops_the_step(random_student, tmp_path
 
 
 def test_prefixes_that_no_longer_replay_are_left_out_and_named(caplog):
-    import dataclasses
-
     from score.train.grpo import replaying
 
     stale = dataclasses.replace(key_step("Bo"), prefix=(dataclasses.replace(PREFIX[0], observation="17"),))
@@ -209,54 +205,28 @@ def test_a_row_is_dropped_and_counted_when_its_prefix_is_too_long(random_student
     assert counts == {"given": 2, "used": 1, "too_long": 1}
 
 
-class TestRewardModel:
-    agent = Agent(name="rl", label="RL", method="grpo")
+def test_nothing_is_learned_from_an_undecided_rollout(random_student, tmp_path):
+    """Its advantage is exactly 0, whatever the value that stands in for its reward."""
+    undecided = []
 
-    def model(self, judge=None, **agent):
-        return RewardModel(self.agent.model_copy(update=agent), SETTINGS, judge)
+    def every_third(trajectories, key_steps):
+        given = [(float(i), "none" if i % 3 else "undecided") for i, _ in enumerate(trajectories)]
+        undecided.append([tier == "undecided" for _, tier in given])
+        return given
 
-    def trajectory(self, *steps, answer=None):
-        from score.records import StopReason, Trajectory
+    class Watching(Recorder):
+        def _generate_and_score_completions(self, inputs):
+            output = super()._generate_and_score_completions(inputs)
+            scored.append(output["advantages"].tolist())
+            return output
 
-        stop = StopReason.ANSWERED if answer else StopReason.MAX_STEPS
-        return Trajectory(key_step("Ba").task, "p", (PREFIX[0], *steps), stop, answer, plan_text=plan_text("p"))
-
-    def reward(self, model, *steps, answer=None):
-        return model([self.trajectory(*steps, answer=answer)], [key_step("Ba")])[0]
-
-    def test_levels(self):
-        model = self.model()
-        assert self.reward(model, Step("", "final_answer_print(5)", "5"), answer="5") == (1.0, "final")
-        assert self.reward(model, Step("", "print(4 + 1)", "5")) == (0.5, "key")
-        assert self.reward(model, Step("", "print(3)", "3")) == (0.1, "avoid")
-        assert self.reward(model, Step("", "print(9)", "9")) == (0.0, "none")
-
-    def test_an_early_wrong_answer_keeps_its_key_step_credit(self):
-        """Credit for the key step does not depend on a final answer having been printed (hazard 20)."""
-        model = self.model()
-        assert self.reward(
-            model, Step("", "print(4 + 1)", "5"), Step("", "final_answer_print(7)", "7"), answer="7"
-        ) == (0.5, "key")
-
-    def test_key_step_reward_is_a_switch(self):
-        model = self.model(key_step_reward=False)
-        assert self.reward(model, Step("", "print(4 + 1)", "5")) == (0.0, "none")
-
-    def test_what_execution_cannot_decide_goes_to_the_judge_and_its_failure_is_raised(self):
-        from fakes import ScriptedAsyncEngine
-        from score.config.schema import Sampling
-
-        silent = key_step("Ba")
-        silent = KeyStep(silent.task, 2, silent.plan, PREFIX, Step("w", "y = 9", ""), Step("f", "y = x + 1", ""))
-        rollout = self.trajectory(Step("", "y = 4 + 1", ""))
-        yes = Judge(ScriptedAsyncEngine(lambda r: '{"equivalent": true}'), Sampling())
-        assert self.model(yes)([rollout], [silent])[0] == (0.5, "key")
-        down = Judge(ScriptedAsyncEngine(lambda r: InfrastructureError("down")), Sampling())
-        with pytest.raises(InfrastructureError):
-            self.model(down)([rollout], [silent])
-        mumbling = Judge(ScriptedAsyncEngine(lambda r: "that is true"), Sampling())
-        with pytest.raises(InfrastructureError, match="no readable verdict"):
-            self.model(mumbling)([rollout], [silent])
+    scored = []
+    trainer = make_trainer(random_student, tmp_path, [key_step("Ba"), key_step("Bo")], reward=every_third, cls=Watching)
+    trainer.train()
+    assert len(scored) == len(undecided) > 0
+    for advantages, lost in zip(scored, undecided, strict=True):
+        assert [advantage == 0 for advantage in advantages] == lost
+    assert trainer.state.log_history[0]["tier/undecided"] == pytest.approx(3 / 8)
 
 
 def test_training_raises_the_reward_it_is_given(random_student, tmp_path):

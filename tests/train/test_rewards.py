@@ -26,6 +26,23 @@ def test_the_four_levels(right, to_fix, to_error, expected):
     assert rewards.VALUES[level] == expected
 
 
+@pytest.mark.parametrize(
+    ("right", "to_fix", "to_error", "expected"),
+    [
+        (None, None, None, "undecided"),
+        (None, True, False, "undecided"),
+        (True, None, None, "final"),
+        (False, None, False, "undecided"),
+        (False, True, None, "key"),
+        (False, False, None, "undecided"),
+    ],
+)
+def test_what_nobody_can_tell_is_no_tier_unless_it_changes_nothing(right, to_fix, to_error, expected):
+    equality = Equality(to_fix, to_error)
+    assert rewards.tier(right, equality, well_formed=True, avoid_requires="difference") == expected
+    assert "undecided" not in rewards.VALUES
+
+
 def test_without_key_step_only_the_answer_counts():
     assert rewards.tier(False, None, well_formed=True, avoid_requires="difference") == "none"
     assert rewards.tier(True, None, well_formed=True, avoid_requires="difference") == "final"

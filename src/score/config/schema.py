@@ -141,6 +141,14 @@ class Correct(Section):
     hard_in_rl: Share = Field(0.5, description="share of hard tasks that join RL; the rest is kept for figure 3b")
 
 
+class Judging(Section):
+    """The judge at test."""
+
+    agreement: int = Field(
+        100, ge=0, description="pairs per benchmark that rules decide and the judge is asked about as well"
+    )
+
+
 class Lora(Section):
     r: Count = 16
     alpha: Count = 32
@@ -260,6 +268,7 @@ class Config(Section):
     sampling: Samplings
     data: Data = Data()
     correct: Correct = Correct()
+    judging: Judging = Judging()
     training: Settings = Settings()
     theory: Theory = Theory()
     shards: Shards = Shards()

@@ -3,28 +3,31 @@ read.
 
 Every question goes through the same prompts to any OpenAI-compatible model, the micro-world's oracle included. Replies
 are validated; one that cannot be read is asked for once more and then becomes a named failure, never a guess (hazards
-5, 11). Of the analysis only the turn's number reaches the rewrite, unless `advice` is on (hazard 7).
+5, 11). The reference answer is shown to judge and to locate, never in the rewrite; of the analysis only the turn's
+number gets there, unless `advice` is on (hazard 7).
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from pydantic import BaseModel, StrictBool, StrictInt, ValidationError
+from pydantic import BaseModel, Field
 
-from score import prompts
+from score import prompts, replies
 from score.agent import protocol
 from score.agent.protocol import Message
+from score.agent.syntax import squeeze, tree
 from score.config.schema import Sampling
+from score.correct.leaks import given_away
 from score.correct.render import render_trajectory
 from score.data.metric import by_rules
-from score.engine.base import AsyncEngine, Request
+from score.engine.base import AsyncEngine, Completion, Request
 from score.errors import InfrastructureError
 from score.jsonl import ResumableRows
+from score.judge import Case, Verdict
 from score.records import Step, StopReason, Task, Trajectory, content_key, derive_seed
 
 
@@ -43,7 +46,7 @@ class Correction:
     """Turn k of an attempt (0 is the plan) and what the teacher puts in its place.
 
     A plan is held as a Step whose thought is the plan and whose code is empty. `leak`: the fix holds the gold answer
-    although nothing before it does.
+    although nothing before it does; `analysis_leak`: the analysis does. `advised`: the rewrite was shown the analysis.
     """
 
     k: int
@@ -51,6 +54,8 @@ class Correction:
     fix: Step
     analysis: str = ""
     leak: bool = False
+    analysis_leak: bool = False
+    advised: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,20 +69,20 @@ class Failure:
 Review = Right | Wrong | Correction | Failure
 
 
-class _Verdict(BaseModel):
-    equivalent: StrictBool
-
-
 class _Location(BaseModel):
-    step: StrictInt | None
-    analysis: str = ""
+    step: int | None
+    analysis: str = Field("", json_schema_extra={"maxLength": 400})  # a bound for servers; a longer one is read as well
 
 
-Reply = TypeVar("Reply", _Verdict, _Location)
+T = TypeVar("T", bound=BaseModel)
 
 
-class _Unreadable(Exception):
-    """A reply that is not the JSON asked for, twice."""
+class _Failed(Exception):
+    """The teacher's replies are no use; the failure says why."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.failure = Failure(reason, detail)
 
 
 class Teacher:
@@ -119,8 +124,8 @@ class Teacher:
             return await job
         except InfrastructureError as error:
             return Failure("infrastructure", str(error))
-        except _Unreadable as error:
-            return Failure("unreadable", str(error))
+        except _Failed as error:
+            return error.failure
 
     async def _review(self, attempt: Trajectory, correct: bool) -> Review:
         if attempt.stop == StopReason.INFRASTRUCTURE_ERROR:
@@ -138,72 +143,66 @@ class Teacher:
         decided = by_rules(attempt.task, attempt.answer)
         if decided is not None:
             return decided == 1.0
-        reference = " or ".join(attempt.task.answers)
-        prompt = prompts.load("judge").render(
-            question=attempt.task.question, reference=reference, candidate=attempt.answer
-        )
-        return (await self._ask_json(prompt, _Verdict, attempt.task, 0)).equivalent
+        case = Case.of(attempt.task, attempt.answer)
+        return (await self._ask_json("judge", case.prompt(), Verdict, attempt.task, 0)).equivalent
 
     async def _correct(self, attempt: Trajectory) -> Review:
         task, steps = attempt.task, attempt.steps
         prompt = prompts.load("locate").render(
             question=task.question, reference=" or ".join(task.answers), trajectory=_text_of(attempt, len(steps))
         )
-        located = await self._ask_json(prompt, _Location, task, len(steps))
-        if located.step is None:
+        located = await self._ask_json("locate", prompt, _Location, task, len(steps))
+        k = located.step
+        if k is None:
             return Failure("no_wrong_step", located.analysis)
-        if not 0 <= located.step <= len(steps):
-            return Failure("step_out_of_range", f"turn {located.step} of {len(steps)}")
-        wrong = _wrong_turn(attempt, located.step)
-        reply = await self._ask(self._rewrite_prompt(attempt, located, wrong), self.step, task, located.step)
-        fix = _read_turn(reply, located.step)
+        if not 0 <= k <= len(steps):
+            return Failure("step_out_of_range", f"turn {k} of {len(steps)}")
+        wrong = _wrong_turn(attempt, k)
+        reply = await self._ask(self._rewrite_prompt(attempt, located, wrong), self.step, task, k)
+        if reply.finish != "stop":
+            return Failure("rewrite_truncated" if reply.finish == "length" else "context", f"rewrite of turn {k}")
+        fix = _read_turn(reply.text, k)
         if fix is None:
-            return Failure("rewrite_unreadable", reply[:200])
-        if (fix.thought, fix.code) == (wrong.thought, wrong.code):
-            return Failure("rewrite_identical", reply[:200])
-        return Correction(located.step, wrong, fix, located.analysis, _leaks(attempt, located.step, fix))
+            return Failure("rewrite_unreadable", reply.text[:200])
+        if _same(fix, wrong, k):
+            return Failure("rewrite_identical", reply.text[:200])
+        return Correction(
+            k, wrong, fix, located.analysis,
+            leak=given_away(attempt, k, f"{fix.thought}\n{fix.code}"),
+            analysis_leak=given_away(attempt, k, located.analysis), advised=self.advice,
+        )  # fmt: skip
 
-    def _rewrite_prompt(self, attempt: Trajectory, located: _Location, wrong: Step) -> tuple[Message, ...]:
+    def _rewrite_prompt(self, attempt: Trajectory, located: _Location, wrong: Step) -> replies.Prompt:
+        advice = prompts.Markup(f"<advice>{prompts.material(located.analysis)}</advice>")
         return prompts.load("rewrite").render(
             question=attempt.task.question,
             trajectory=_text_of(attempt, located.step - 1),
             number=str(located.step),
             wrong=protocol.step_message(wrong).content,
-            advice=f"<advice>{located.analysis}</advice>" if self.advice else "",
+            advice=advice if self.advice else "",
         )
 
-    async def _ask(self, prompt: tuple[Message, ...], sampling: Sampling, task: Task, *what: object) -> str:
+    async def _ask(
+        self, prompt: replies.Prompt, sampling: Sampling, task: Task, what: object, schema: dict[str, Any] | None = None
+    ) -> Completion:
+        """The completion of a prompt, from the work file if it is there."""
         texts = [message.content for message in prompt]
-        key = content_key(task.id, what, texts, sampling.model_dump())
-        if self.replies is not None and key in self.replies.done:
-            return self.replies.done[key]["reply"]
-        reply = (await self.engine.complete(Request(prompt, sampling, derive_seed("teacher", key)))).text
+        key = content_key(task.id, [what], texts, sampling.model_dump())
+        if self.replies is not None and (row := self.replies.done.get(key)):
+            return Completion(row["reply"], row["finish"])
+        completion = await self.engine.complete(Request(prompt, sampling, derive_seed("teacher", key), schema))
         if self.replies is not None:
-            self.replies.append(key, {"reply": reply})
-        return reply
+            self.replies.append(key, {"reply": completion.text, "finish": completion.finish})
+        return completion
 
-    async def _ask_json(self, prompt: tuple[Message, ...], schema: type[Reply], task: Task, turn: int) -> Reply:
-        reply = await self._ask(prompt, self.judge, task, turn)
-        try:
-            return _read_json(reply, schema)
-        except ValueError as error:
-            repair = Message("user", f"That was not the JSON asked for ({str(error)[:200]}). Reply with the JSON only.")
-            reply = await self._ask((*prompt, Message("assistant", reply), repair), self.judge, task, turn)
-        try:
-            return _read_json(reply, schema)
-        except ValueError as error:
-            raise _Unreadable(f"{schema.__name__.strip('_').lower()}: {reply[:200]!r}") from error
+    async def _ask_json(self, name: str, prompt: replies.Prompt, schema: type[T], task: Task, turn: int) -> T:
+        async def complete(prompt: tuple[Message, ...], schema: dict[str, Any]) -> Completion:
+            return await self._ask(prompt, self.judge, task, turn, schema)
 
-
-def _read_json(reply: str, schema: type[Reply]) -> Reply:
-    """The reply as JSON, bare or in one code fence. Raises ValueError (ValidationError is one)."""
-    text = reply.strip()
-    if text.startswith("```"):
-        text = text.strip("`").removeprefix("json").strip()
-    try:
-        return schema.model_validate(json.loads(text))
-    except ValidationError as error:
-        raise ValueError(error.errors()[0]["msg"]) from error
+        reply = await replies.ask(complete, prompt, schema)
+        if reply.failure is not None:
+            raise _Failed(reply.failure, f"{name}: {reply.text[:200]!r}")
+        return reply.value
 
 
 def _text_of(attempt: Trajectory, steps: int) -> str:
@@ -225,8 +224,6 @@ def _read_turn(reply: str, k: int) -> Step | None:
     return None if parsed is None else Step(*parsed, text=protocol.step_text(*parsed))
 
 
-def _leaks(attempt: Trajectory, k: int, fix: Step) -> bool:
-    """Does the fix hold the gold answer although question, plan and observations before it do not?"""
-    before = " ".join([attempt.task.question, *(f"{s.code} {s.observation}" for s in attempt.steps[: max(k - 1, 0)])])
-    gold = attempt.task.answers[0]
-    return gold in f"{fix.thought} {fix.code}" and gold not in before
+def _same(fix: Step, wrong: Step, k: int) -> bool:
+    """Does the rewritten turn do just what the wrong one did? Layout, comments and the thought change nothing."""
+    return squeeze(fix.thought) == squeeze(wrong.thought) if k == 0 else tree(fix.code) == tree(wrong.code)

@@ -3,8 +3,8 @@
     python -m score.evaluate.score --predictions eval/grpo/0/gaia.jsonl --tasks data/gaia.jsonl \
         --verdicts verdicts/gaia.jsonl --benchmark gaia --agent grpo --seed 0 --out eval/grpo/0/gaia.score.json
 
-A question has a score, or it has none: an infrastructure error, a missing prediction and an answer that still waits for
-a judge leave the mean and make the scores incomplete. They are never zeros.
+A question has a score, or it has none: an infrastructure error, a missing prediction and an answer without a judge's
+verdict leave the mean and make the scores incomplete. They are never zeros.
 """
 
 from __future__ import annotations
@@ -181,12 +181,17 @@ def read_predictions(path: Path, tasks: Sequence[Task], agent: str, seed: int) -
 
 
 def read_verdicts(path: Path) -> dict[str, bool]:
-    """Verdicts by key. Raises `ScoreError` with file and line on a row that is not a verdict."""
+    """Verdicts by key, without those that the judge's reply did not hold ("equivalent" is null): such an answer has no
+    score.
+
+    Raises `ScoreError` with file and line on a row that is not a verdict.
+    """
     verdicts = {}
     for number, row in numbered_rows(path):
-        if not isinstance(row.get("key"), str) or not isinstance(row.get("equivalent"), bool):
-            raise ScoreError(f'{path}:{number}: a verdict needs "key" and a true or false "equivalent"')
-        verdicts[row["key"]] = row["equivalent"]
+        if not isinstance(row.get("key"), str) or not isinstance(row.get("equivalent", 0), bool | None):
+            raise ScoreError(f'{path}:{number}: a verdict needs "key" and a true, false or null "equivalent"')
+        if row["equivalent"] is not None:
+            verdicts[row["key"]] = row["equivalent"]
     return verdicts
 
 

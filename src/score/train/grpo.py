@@ -12,8 +12,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 
 from score import cli, fingerprint
 from score.agent.drivers import run_episodes
@@ -26,9 +28,9 @@ from score.data.metric import by_rules
 from score.data.splits import part_of
 from score.engine import open_engine
 from score.engine.base import Completion, Request
-from score.errors import ScoreError
-from score.jsonl import read_rows
-from score.judge import Case, Judge
+from score.errors import InfrastructureError, ScoreError
+from score.jsonl import ResumableRows, read_rows
+from score.judge import Case, Judge, identity
 from score.provenance import input_key, provenance
 from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool, Tools
@@ -38,7 +40,12 @@ log = logging.getLogger("grpo")
 
 
 class RewardModel:
-    """Rewards of a batch of rollouts: rules and execution first, the reward judge for what they leave open."""
+    """Rewards of a batch of rollouts: rules and execution first, the reward judge for what they leave open.
+
+    A rollout for which the judge's replies hold no verdict is `undecided`: it gets the mean of its task's other
+    rollouts, so that it shifts nobody's baseline, and the trainer learns nothing from it. A judge that is down, or of
+    whose verdicts in one batch more than half are unparseable, raises `InfrastructureError`.
+    """
 
     def __init__(self, agent: Agent, settings: Grpo, judge: Judge | None) -> None:
         self.agent, self.settings, self.judge = agent, settings, judge
@@ -46,7 +53,7 @@ class RewardModel:
     def __call__(self, trajectories: Sequence[Trajectory], key_steps: Sequence[KeyStep]) -> list[tuple[float, str]]:
         pairs = list(zip(trajectories, key_steps, strict=True))
         right = self._settle([_answer_case(t) for t in trajectories])
-        wanted = [self.agent.key_step_reward and not r for r in right]
+        wanted = [self.agent.key_step_reward and r is False for r in right]
         compared = [rewards.compare(t, k) if w else None for (t, k), w in zip(pairs, wanted, strict=True)]
         to_fix = self._settle(
             [c is not None and _turn_case(*p, p[1].fix, c[0]) for p, c in zip(pairs, compared, strict=True)]
@@ -62,21 +69,42 @@ class RewardModel:
             tiers.append(
                 rewards.tier(right[i], equality, well_formed=sound, avoid_requires=self.settings.avoid_requires)
             )
-        return [(rewards.VALUES[tier], tier) for tier in tiers]
+        return list(zip(_values(tiers, key_steps), tiers, strict=True))
 
-    def _settle(self, questions: Sequence[bool | Case]) -> list[bool]:
-        """Decided ones as they are; open ones from the judge, or False if there is none (rules alone decide then)."""
+    def _settle(self, questions: Sequence[bool | Case]) -> list[bool | None]:
+        """Decided ones as they are; open ones from the judge (None: unparseable), or False if there is no judge (rules
+        alone decide then)."""
         cases = [q for q in questions if isinstance(q, Case)]
-        verdicts = iter(self.judge.verdicts(cases) if self.judge and cases else [False] * len(cases))
-        return [next(verdicts) if isinstance(q, Case) else q for q in questions]
+        if self.judge is None or not cases:
+            return [q is True for q in questions]
+        rulings = self.judge.rulings(cases)
+        lost = [ruling for ruling in rulings if ruling.equivalent is None]
+        if len(lost) > len(cases) / 2:
+            raise InfrastructureError(
+                f"the reward judge gave no readable verdict on {len(lost)} of {len(cases)} cases; "
+                f"the first: {lost[0].failure}, {lost[0].reply[:200]!r}"
+            )
+        verdicts = iter(rulings)
+        return [next(verdicts).equivalent if isinstance(q, Case) else q for q in questions]
+
+
+def _values(tiers: Sequence[rewards.Tier], key_steps: Sequence[KeyStep]) -> list[float]:
+    """The tiers' rewards; an undecided rollout's is the mean over the decided ones of its task, or 0 without any."""
+    decided: dict[str, list[float]] = defaultdict(list)
+    for tier, key_step in zip(tiers, key_steps, strict=True):
+        if tier != "undecided":
+            decided[key_step.task.id].append(rewards.VALUES[tier])
+    return [
+        fmean(decided[key_step.task.id] or [0.0]) if tier == "undecided" else rewards.VALUES[tier]
+        for tier, key_step in zip(tiers, key_steps, strict=True)
+    ]
 
 
 def _answer_case(trajectory: Trajectory) -> bool | Case:
-    task = trajectory.task
     if trajectory.answer is None:
         return False
-    decided = by_rules(task, trajectory.answer)
-    return Case(task.question, " or ".join(task.answers), trajectory.answer) if decided is None else decided == 1.0
+    decided = by_rules(trajectory.task, trajectory.answer)
+    return Case.of(trajectory.task, trajectory.answer) if decided is None else decided == 1.0
 
 
 def _turn_case(trajectory: Trajectory, key_step: KeyStep, reference, decided: bool | None) -> bool | Case:
@@ -91,13 +119,14 @@ def _turn_case(trajectory: Trajectory, key_step: KeyStep, reference, decided: bo
 
 @contextlib.contextmanager
 def reward_model(config: Config, agent: Agent, settings: Grpo, work: Path) -> Iterator[RewardModel]:
-    """Opens the reward judge, if the config names one."""
+    """Opens the reward judge, if the config names one; its rulings are kept in the work folder."""
     name = config.roles.reward_judge
     if name is None:
         yield RewardModel(agent, settings, None)
         return
-    with open_engine(config.models[name], work / "judge.log") as engine:
-        yield RewardModel(agent, settings, Judge(engine, config.sampling.judge))
+    model = config.models[name]
+    with ResumableRows(work / "rulings.jsonl") as rows, open_engine(model, work / "judge.log") as engine:
+        yield RewardModel(agent, settings, Judge(engine, config.sampling.judge, identity(name, model), rows))
 
 
 def usable(key_steps: Sequence[KeyStep], codec, max_prompt: int) -> tuple[list[KeyStep], dict[str, int]]:

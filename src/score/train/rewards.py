@@ -6,43 +6,48 @@
     0.0   else
 
 Equivalence is decided by execution: the same syntax tree, or code that ran and printed the same. Where execution cannot
-tell (nothing printed, or a plan, which is text), the answer is None and a judge is asked, if the config names one.
+tell (nothing printed, or a plan, which is text), the answer is None and a judge is asked, if the config names one. What
+its reply does not tell either leaves the rollout undecided: it has no reward, and nothing is learned from it.
 """
 
 from __future__ import annotations
 
-import ast
 from dataclasses import dataclass
 from typing import Literal
 
 from score.agent import protocol
+from score.agent.syntax import squeeze, tree
 from score.correct.sets import KeyStep
 from score.records import Step, Trajectory
 
-Tier = Literal["final", "key", "avoid", "none"]
+Tier = Literal["final", "key", "avoid", "none", "undecided"]
 VALUES: dict[Tier, float] = {"final": 1.0, "key": 0.5, "avoid": 0.1, "none": 0.0}
 
 
 @dataclass(frozen=True)
 class Equality:
-    """How the rollout's key turn relates to the teacher's fix and to the original error."""
+    """How the rollout's key turn relates to the teacher's fix and to the original error; None where nobody can tell."""
 
-    to_fix: bool
-    to_error: bool
+    to_fix: bool | None
+    to_error: bool | None
 
 
-def tier(right: bool, equality: Equality | None, *, well_formed: bool, avoid_requires: str) -> Tier:
+def tier(right: bool | None, equality: Equality | None, *, well_formed: bool, avoid_requires: str) -> Tier:
     """The reward's tier. `equality` is None where there is no key turn to compare: a hard task, an episode that ended
     before it, or `key_step_reward` switched off; then only the final answer counts."""
+    if right is None:
+        return "undecided"
     if right:
         return "final"
     if equality is None:
         return "none"
+    if equality.to_fix is None:
+        return "undecided"
     if equality.to_fix:
         return "key"
     if equality.to_error or (avoid_requires == "well_formed" and not well_formed):
         return "none"
-    return "avoid"
+    return "undecided" if equality.to_error is None else "avoid"
 
 
 def key_turn(trajectory: Trajectory, k: int) -> Step | None:
@@ -62,15 +67,15 @@ def well_formed(step: Step, k: int) -> bool:
 def same_turn(a: Step, b: Step, k: int) -> bool | None:
     """Are two versions of turn k equivalent? None if neither text nor execution can tell."""
     if k == 0:
-        return True if _squeeze(a.thought) == _squeeze(b.thought) else None
+        return True if squeeze(a.thought) == squeeze(b.thought) else None
     if "parse_error" in (a.error, b.error) or "truncated" in (a.error, b.error):
         return a.text == b.text
-    if _tree(a.code) == _tree(b.code):
+    if tree(a.code) == tree(b.code):
         return True
     if a.error or b.error:
         return a.error == b.error and a.observation == b.observation
     if a.observation or b.observation:
-        return _squeeze(a.observation or "") == _squeeze(b.observation or "")
+        return squeeze(a.observation or "") == squeeze(b.observation or "")
     return None
 
 
@@ -82,15 +87,3 @@ def compare(trajectory: Trajectory, key_step: KeyStep) -> tuple[bool | None, boo
     if generated is None:
         return None
     return same_turn(generated, key_step.fix, key_step.k), same_turn(generated, key_step.wrong, key_step.k)
-
-
-def _squeeze(text: str) -> str:
-    return " ".join(text.split())
-
-
-def _tree(code: str) -> str:
-    """The syntax tree as text, so that layout and comments do not matter; the text itself if it does not parse."""
-    try:
-        return ast.dump(ast.parse(code))
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
-        return _squeeze(code)

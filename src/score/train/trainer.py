@@ -28,7 +28,8 @@ from score.records import StopReason, Trajectory
 from score.sandbox.base import SandboxPool, Tools
 
 Reward = Callable[[Sequence[Trajectory], Sequence[KeyStep]], list[tuple[float, str]]]
-"""(reward, tier) per rollout. Raises `InfrastructureError` rather than guess."""
+"""(reward, tier) per rollout; nothing is learned from one of tier "undecided". Raises `InfrastructureError` rather than
+guess."""
 
 
 @dataclass(frozen=True)
@@ -140,6 +141,7 @@ class AgentGRPO(GRPOTrainer):
             self, rollouts.codec, batch=batch, turn_tokens=rollouts.turn_tokens, context=rollouts.context
         )
         self.rows: list[dict] = []
+        self.decided: list[bool] = []  # of each row's rollout: does it have a reward?
 
     def _generate_and_score_completions(self, inputs):
         self.rows = inputs  # TRL hands rollouts the prompts alone; the other columns are read from here
@@ -147,7 +149,8 @@ class AgentGRPO(GRPOTrainer):
         if "tool_mask" not in output:
             raise RuntimeError("the trainer dropped env_mask, so observations would be trained on")
         advantages = output["advantages"]
-        output["advantages"] = torch.where(advantages < 0, advantages * self.negative_weight, advantages)
+        weighted = torch.where(advantages < 0, advantages * self.negative_weight, advantages)
+        output["advantages"] = weighted * torch.tensor(self.decided, dtype=weighted.dtype, device=weighted.device)
         return output
 
     def roll(self, prompts: Sequence[object]) -> dict[str, list]:
@@ -161,6 +164,7 @@ class AgentGRPO(GRPOTrainer):
         trajectories = [episode.trajectory() for episode in episodes]
         rewards = self.rollouts.reward(trajectories, [self.rollouts.key_steps[i] for i in indexes])
         rows = [token_row(episode, self.rollouts.codec, n) for episode, n in zip(episodes, given, strict=True)]
+        self.decided = [tier != "undecided" for _, tier in rewards]
         self._log_episodes([tier for _, tier in rewards], trajectories)
         return {
             "prompt_ids": [row.prompt_ids for row in rows],
@@ -172,7 +176,7 @@ class AgentGRPO(GRPOTrainer):
 
     def _log_episodes(self, tiers: Sequence[str], trajectories: Sequence[Trajectory]) -> None:
         metrics = self._metrics["train"]
-        for name in ("final", "key", "avoid", "none"):
+        for name in ("final", "key", "avoid", "none", "undecided"):
             metrics[f"tier/{name}"].append(sum(tier == name for tier in tiers) / len(tiers))
         metrics["episode/steps"].append(sum(len(t.steps) for t in trajectories) / len(trajectories))
         metrics["episode/new_tokens"].append(sum(t.tokens["completion"] for t in trajectories))
