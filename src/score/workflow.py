@@ -206,7 +206,15 @@ class Plan:
 
     def corrections(self, agent: str, seed: str) -> str:
         """Folder of the corrections that an agent is trained on."""
-        return f"{self.root}/correct/{lineage.run(lineage.cold_start(self.config, agent), seed)}"
+        return f"{self.root}/correct/{lineage.run(lineage.corrected(self.config, agent), seed)}"
+
+    def student(self, agent: str) -> str:
+        """The cold-started agent that acts in the correction of that name."""
+        return lineage.cold_start(self.config, agent)
+
+    def teacher(self, agent: str) -> str:
+        """Key in `models` of the model that corrects it."""
+        return lineage.teacher(self.config, agent)
 
     def hard_tasks(self, agent: str, seed: str) -> list[str]:
         """The hard tasks that were kept out of the training of an agent and of the one it was corrected as."""
@@ -233,7 +241,7 @@ class Plan:
 
     def ladder_corrections(self, name: str) -> list[str]:
         """One file of the corrections that the full method rests on, for every seed."""
-        return [f"{self.corrections(self.ladder[0], s)}/{name}.jsonl" for s in self.config.seeds if self.ladder]
+        return [f"{self.corrections(self.ladder[-1], s)}/{name}.jsonl" for s in self.config.seeds if self.ladder]
 
     def hard_scores(self) -> list[str]:
         """Scores on the hard tasks after each stage."""

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from micro_play import run, session
 
 from fakes import LocalPool
-from score.correct.planting import Planted, is_error, play, planted
+from score.correct.planting import Planted, is_error, planted, play
 from score.errors import ScoreError
 from score.micro.backend import KnowledgeBase
 from score.micro.graph import parse

@@ -92,8 +92,7 @@ def _check_references(config: Config) -> None:
     for role, model in config.roles.model_dump().items():
         if model is not None:
             _known(f"roles.{role}", model, config.models, "model")
-            if config.models[model].engine == "transformers":
-                raise ScoreError(f"config: roles.{role}: {model!r} must be served over HTTP (vllm, endpoint, oracle)")
+            _check_served(f"roles.{role}", model, config)
     for name, model in config.models.items():
         if model.engine == "endpoint" and not model.url:
             raise ScoreError(f"config: models.{name}.url: an endpoint needs its URL")
@@ -126,6 +125,11 @@ def _check_references(config: Config) -> None:
         for agent in config.agents:
             if agent.data == "demonstrations":
                 raise ScoreError(f"config: agents.{agent.name}.data: published demonstrations are all `cold_start`")
+
+
+def _check_served(where: str, model: str, config: Config) -> None:
+    if config.models[model].engine == "transformers":
+        raise ScoreError(f"config: {where}: {model!r} must be served over HTTP (vllm, endpoint, oracle)")
 
 
 def _check_search(search: Search) -> None:
@@ -219,6 +223,11 @@ def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str,
     )
     if agent.method != "sft" and agent.data is not None:
         raise ScoreError(f"config: {where}.data: only sft agents choose a training set; {agent.method} has its own")
+    if agent.teacher is not None:
+        if agent.data not in ("corrections", "both_halves"):
+            raise ScoreError(f"config: {where}.teacher: only agents that train on corrections have one of their own")
+        _known(f"{where}.teacher", agent.teacher, config.models, "model")
+        _check_served(f"{where}.teacher", agent.teacher, config)
     if agent.method == "sft" and agent.data is None:
         raise ScoreError(
             f"config: {where}.data: an sft agent needs a training set "
