@@ -79,6 +79,10 @@ CODE: dict[str, tuple[str, ...]] = {
         *("report/figures/horizon.py", "report/figures/gradient_variance.py"),
         *("report/tables.py", "report/cells.py", "report/stats.py"),
     ),
+    "teacher_quality": (
+        *(f"report/figures/{name}.py" for name in ("style", "values", "teacher_quality")),
+        *("report/tables.py", "report/cells.py", "report/stats.py"),
+    ),
 }
 
 
