@@ -140,6 +140,12 @@ def judging(config: Config, **more: Any) -> str:
     return content_key(deciding(judge), deciding(config.sampling.judge), code(CODE["judge"]), more)
 
 
+def auditing(model: Model) -> str:
+    """Fingerprint of a teacher that is audited: the model, where it is, and the code that asks it."""
+    files = CODE["correct"] + (_MICRO + _DEGRADED if model.engine == "oracle" else ())
+    return content_key(deciding(model), model.accuracy, code(files))
+
+
 @functools.cache
 def code(files: tuple[str, ...]) -> str:
     """Hash of modules' syntax trees without docstrings and comments, and of data files as they are."""

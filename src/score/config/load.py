@@ -48,6 +48,22 @@ def read(path: Path | str) -> Config:
         return load(yaml.safe_load(file))
 
 
+def read_merged(paths: Iterable[Path]) -> Config:
+    """Loads a config file with overlays on top of it. Raises `ScoreError` where one is missing or no YAML mapping."""
+    merged: dict[str, Any] = {}
+    for path in paths:
+        try:
+            overlay = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except OSError:
+            raise ScoreError(f"{path}: no such config file") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ScoreError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        if not isinstance(overlay, Mapping):
+            raise ScoreError(f"{path}: a config is a mapping of keys, not a {type(overlay).__name__}")
+        merged = merge(merged, overlay)
+    return load(merged)
+
+
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """As Snakemake merges config files: mappings key by key, everything else replaced."""
     merged = dict(base)
