@@ -54,4 +54,4 @@ lock: $(VENV)/.complete  ## resolve envs/*.in anew into envs/*.lock
 	bash envs/lock.sh $(CURDIR)/$(BIN)
 
 clean:  ## remove the demo's results; everything else stays
-	rm -rf results/micro results/micro_leap0 results/micro_long results/tiny
+	rm -rf results/micro results/micro_leap0 results/micro_long results/micro_teachers results/tiny results/tiny_teachers

@@ -10,8 +10,10 @@ rule correct:
     input:
         tasks=PLAN.seed_tasks(),
         splits="results/{experiment}/data/splits.json",
-        model=lambda wildcards: PLAN.model_of(wildcards.agent, wildcards.seed),
-        teacher=PLAN.base_models(PLAN.config.roles.teacher),
+        model=lambda wildcards: PLAN.model_of(
+            PLAN.student(wildcards.agent), wildcards.seed
+        ),
+        teacher=lambda wildcards: PLAN.base_models(PLAN.teacher(wildcards.agent)),
         corpus=PLAN.corpus(),
     output:
         rows=temp(
@@ -26,10 +28,10 @@ rule correct:
         "containers/serve.sif"
     resources:
         gpu=lambda wildcards: PLAN.gpus(
-            PLAN.base(wildcards.agent), PLAN.config.roles.teacher
+            PLAN.base(wildcards.agent), PLAN.teacher(wildcards.agent)
         ),
         gpu_model=lambda wildcards: PLAN.gpu_model(
-            PLAN.base(wildcards.agent), PLAN.config.roles.teacher
+            PLAN.base(wildcards.agent), PLAN.teacher(wildcards.agent)
         ),
     params:
         fingerprint=lambda wildcards: PLAN.stage(

@@ -199,3 +199,31 @@ if PLAN.ladder and PLAN.micro:
         shell:
             "python -m score.report.figures.gradient_variance --data {input.data} --note {params.title:q} "
             f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
+
+
+if PLAN.taught:
+
+    localrules:
+        teacher_quality,
+
+    rule teacher_quality:
+        input:
+            scores=PLAN.taught_scores(),
+            corrections=PLAN.taught_corrections(),
+        output:
+            multiext(
+                f"{PLAN.root}/figures/teacher_quality", ".pdf", ".png", ".csv", ".md"
+            ),
+        log:
+            f"{PLAN.root}/logs/report/teacher_quality.log",
+        container:
+            "containers/core.sif"
+        params:
+            code=PLAN.code("teacher_quality"),
+            title=PLAN.config.title,
+            teachers=PLAN.taught_options(),
+            image=PLAN.image("core"),
+        shell:
+            "python -m score.report.figures.teacher_quality {params.teachers} --scores {input.scores} "
+            "--corrections {input.corrections} --note {params.title:q} "
+            f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"

@@ -42,6 +42,7 @@ _MICRO = (
     *("micro/world.py", "micro/graph.py", "micro/progress.py", "micro/oracle.py", "micro/server.py"),
     *("micro/backend.py", "micro/tasks.py"),
 )
+_DEGRADED = ("micro/mutations.py", "micro/degraded.py")
 _TRAINING = ("train/start.py", "train/optim.py", "train/output.py")
 _TABLES = tuple(
     f"report/{name}" for name in ("tables.py", "text.py", "cells.py", "stats.py", "reported.py", "reported.csv")
@@ -86,18 +87,24 @@ CODE: dict[str, tuple[str, ...]] = {
         *("report/figures/horizon.py", "report/figures/gradient_variance.py"),
         *_TABLES,
     ),
+    "teacher_quality": (
+        *(f"report/figures/{name}.py" for name in ("style", "values", "teacher_quality")),
+        *_TABLES,
+    ),
 }
 
 
 def stage(config: Config, name: str, agent: str, **more: Any) -> str:
     """Fingerprint of one stage for one agent."""
     files = CODE[name] + (_MICRO if config.data.generated else ())
+    if name == "correct" and config.models[lineage.teacher(config, agent)].accuracy < 1:
+        files += _DEGRADED
     return content_key(settings(config, name, agent), code(files), more)
 
 
 def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
     """The part of the config that decides the stage's result for this agent."""
-    entry, teacher = lineage.agent(config, agent), config.models[config.roles.teacher]
+    entry, teacher = lineage.agent(config, agent), config.models[lineage.teacher(config, agent)]
     model = config.models[lineage.base_model(config, agent)]
     sampling = config.sampling
     judge = config.models.get(config.roles.reward_judge or "")
@@ -107,7 +114,8 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
     parts: dict[str, dict[str, Any]] = {
         "rollout": {"plan": sampling.plan, "step": sampling.step, "judge": sampling.judge, **acting},
         "correct": {"student": sampling.student, "step": sampling.step, "judge": sampling.judge, **acting}
-        | {"teacher": teacher, "correct": config.correct, "split_seed": config.data.split_seed},
+        | {"teacher": teacher, "correct": config.correct, "split_seed": config.data.split_seed}
+        | ({"teacher_accuracy": teacher.accuracy} if teacher.accuracy < 1 else {}),
         "sft": {"model": model, **training},
         "grpo": {"reward_judge": judge, "judge": sampling.judge, **training, **acting}
         | ({"evaluate": sampling.evaluate} if getattr(training["settings"], "eval_every", 0) else {}),
@@ -121,12 +129,16 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
 _RESOURCES = {"batch", "gpus", "timeout_s", "retries"}  # of a model: how fast, not what
 _MEANS = {"require", "python", "kept"}  # of the sandbox: where it runs, not what it does
 _STORAGE = {"mode", "cache", "share_cache"}  # of a search: where its answers are kept, not whose they are
+_CORRECTING = {"accuracy"}  # of a model: how well it corrects; settings of a correction name it where it matters
 _LABELS = {"label", "tables", "baseline", "ablation", "reported"}  # of an agent: how it is shown, not what it is
+_TEACHERS = {"teacher"}  # of an agent: whose corrections it gets, which tells in the data that it is trained on
 
 
 def deciding(value: Any) -> Any:
     """A section as plain data, without the keys that change no result."""
-    excluded = {Model: _RESOURCES | {"label"}, Agent: _LABELS, Sandbox: _MEANS, Search: _STORAGE}.get(type(value))
+    excluded = {
+        Model: _RESOURCES | _CORRECTING | {"label"}, Agent: _LABELS | _TEACHERS, Sandbox: _MEANS, Search: _STORAGE
+    }.get(type(value))  # fmt: skip
     return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value
 
 
@@ -134,6 +146,12 @@ def judging(config: Config, **more: Any) -> str:
     """Fingerprint of the evaluation judge: its model, sampling and code."""
     judge = config.models.get(config.roles.evaluation_judge or "")
     return content_key(deciding(judge), deciding(config.sampling.judge), code(CODE["judge"]), more)
+
+
+def auditing(model: Model) -> str:
+    """Fingerprint of a teacher that is audited: the model, where it is, and the code that asks it."""
+    files = CODE["correct"] + (_MICRO + _DEGRADED if model.engine == "oracle" else ())
+    return content_key(deciding(model), model.accuracy, code(files))
 
 
 @functools.cache

@@ -216,7 +216,15 @@ class Plan:
 
     def corrections(self, agent: str, seed: str) -> str:
         """Folder of the corrections that an agent is trained on."""
-        return f"{self.root}/correct/{lineage.run(lineage.cold_start(self.config, agent), seed)}"
+        return f"{self.root}/correct/{lineage.run(lineage.corrected(self.config, agent), seed)}"
+
+    def student(self, agent: str) -> str:
+        """The cold-started agent that acts in the correction of that name."""
+        return lineage.cold_start(self.config, agent)
+
+    def teacher(self, agent: str) -> str:
+        """Key in `models` of the model that corrects it."""
+        return lineage.teacher(self.config, agent)
 
     def hard_tasks(self, agent: str, seed: str) -> list[str]:
         """The hard tasks that were kept out of the training of an agent and of the one it was corrected as."""
@@ -245,7 +253,7 @@ class Plan:
         """One file of the corrections that the full method rests on, for every seed."""
         if self.config.from_reported:
             return []
-        return [f"{self.corrections(self.ladder[0], s)}/{name}.jsonl" for s in self.config.seeds if self.ladder]
+        return [f"{self.corrections(self.ladder[-1], s)}/{name}.jsonl" for s in self.config.seeds if self.ladder]
 
     def hard_scores(self) -> list[str]:
         """Scores on the hard tasks after each stage."""
@@ -275,6 +283,34 @@ class Plan:
         """Measured gradients of the model that RL starts from."""
         start = self.ladder[-2:-1] if self.micro else []
         return [f"{self.root}/theory/{lineage.run(agent, s)}.csv" for agent in start for s in self.config.seeds]
+
+    @property
+    def taught(self) -> dict[str, float]:
+        """SCoRe-SFT agents -> how accurate the oracle is that corrects for them; empty unless there are differences."""
+        chosen = [agent.name for agent in self.shown if agent.data == "corrections"]
+        teachers = {name: self.config.models[self.teacher(name)] for name in chosen}
+        found = {name: model.accuracy for name, model in teachers.items() if model.engine == "oracle"}
+        return found if len(set(found.values())) > 1 else {}
+
+    def taught_options(self) -> list[str]:
+        """The same for the figure's command, with the names that their corrections go by."""
+        return [
+            word
+            for name, accuracy in self.taught.items()
+            for word in ("--teacher", str(accuracy), name, lineage.corrected(self.config, name))
+        ]
+
+    def taught_scores(self) -> list[str]:
+        """Scores of these agents, and of the students that were corrected."""
+        agents = dict.fromkeys([*self.taught, *map(self.student, self.taught)])
+        return [path for agent in agents for path in self.scores_of(agent, self.config.benchmarks)]
+
+    def taught_corrections(self) -> list[str]:
+        """The corrections that these agents were trained on."""
+        seeds = self.config.seeds
+        return list(
+            dict.fromkeys(f"{self.corrections(name, s)}/trajectories.jsonl" for name in self.taught for s in seeds)
+        )
 
     def figures(self) -> list[str]:
         """The paper's figures and the learning curves, if this experiment has the agents for them."""

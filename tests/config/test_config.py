@@ -95,6 +95,10 @@ def changed(path, value, base=MICRO):
         ("search.mode", "replay", "search.cache: mode 'replay' needs a folder"),
         ("search.mode", "record", "search.cache: mode 'record' needs a folder"),
         ("search.mode", "recrod", "search.mode: .*'live', 'record' or 'replay'"),
+        ("agents.5.teacher", "orcale", r"agents.score_sft.teacher: unknown model 'orcale'; did you mean 'oracle'\?"),
+        ("agents.5.teacher", "student", "agents.score_sft.teacher: 'student' must be served over HTTP"),
+        ("agents.2.teacher", "oracle", "agents.bc20.teacher: only agents that train on corrections have one"),
+        ("models.oracle.accuracy", 1.2, "models.oracle.accuracy: .*less than or equal to 1"),
         ("models.student.path", None, "models.student.path: engine 'transformers' needs"),
     ],
 )
@@ -135,6 +139,18 @@ def test_lineage():
     assert lineage.cold_start(config, "score_rl") == "bc20"
     with pytest.raises(ScoreError, match="did you mean 'score_rl'"):
         lineage.agent(config, "scorerl")
+
+
+def test_an_agent_may_have_a_teacher_of_its_own():
+    raw = changed("agents.5.teacher", "other")
+    raw["models"]["other"] = {"engine": "oracle", "accuracy": 0.5}
+    config = load(raw)
+    for name in ("score_sft", "score_rl"):
+        assert (lineage.corrected(config, name), lineage.teacher(config, name)) == ("score_sft", "other")
+    for name in ("bc20", "sft_both", "grpo"):
+        assert (lineage.corrected(config, name), lineage.teacher(config, name)) == ("bc20", "oracle")
+    assert lineage.teacher(config, "untrained") == "oracle"
+    assert lineage.cold_start(config, "score_sft") == "bc20", "who acts is the same"
 
 
 def test_agents_are_compared_with_where_they_start_and_the_method_with_all():

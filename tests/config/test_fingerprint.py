@@ -43,6 +43,25 @@ def test_correction_settings_touch_the_correction_only():
     assert moved(lambda raw: raw.update(correct={"max_corrections": 5})) == {("bc20", "correct")}
 
 
+def test_how_well_an_oracle_corrects_touches_the_correction_only():
+    assert moved(lambda raw: raw["models"]["oracle"].update(accuracy=0.6)) == {("bc20", "correct")}
+    assert moved(lambda raw: raw["models"]["oracle"].update(accuracy=1.0)) == set()
+
+
+def test_a_teacher_of_its_own_touches_that_correction_only():
+    def other_teacher(raw, accuracy=0.6):
+        raw["models"]["other"] = {"engine": "oracle", "accuracy": accuracy, "leap": 0.4}
+        raw["agents"][5]["teacher"] = "other"
+
+    assert moved(other_teacher) == set(), "its training follows from the data"
+    raw = copy.deepcopy(MICRO)
+    other_teacher(raw)
+    of_its_own, shared = (fingerprint.stage(load(raw), "correct", name) for name in ("score_sft", "bc20"))
+    assert of_its_own != shared
+    other_teacher(raw, accuracy=1.0)
+    assert fingerprint.stage(load(raw), "correct", "score_sft") == shared, "the same oracle by another name"
+
+
 @pytest.mark.parametrize(
     "change",
     [
@@ -91,5 +110,5 @@ def test_comments_and_docstrings_are_no_code(tmp_path):
 
 def test_every_named_module_exists():
     for files in fingerprint.CODE.values():
-        for file in (*files, *fingerprint._MICRO):
+        for file in (*files, *fingerprint._MICRO, *fingerprint._DEGRADED):
             assert (ROOT / "src/score" / file).exists(), file

@@ -5,6 +5,7 @@ python -m pytest -m dag
 
 import csv
 import json
+import shutil
 import subprocess
 import time
 
@@ -12,7 +13,7 @@ import pytest
 
 from score.correct.mps import Mentored
 from score.records import Trajectory
-from workflow.conftest import RESULTS, run
+from workflow.conftest import RESULTS, ROOT, run
 
 pytestmark = [pytest.mark.dag, pytest.mark.timeout(1800)]  # minutes on an idle machine
 
@@ -132,3 +133,26 @@ def test_a_fresh_agent_is_computed_anew_once(finished):
     assert len(list(RESULTS.glob("work/train/dpo-s0-*"))) == 2, "the first run's checkpoints are set aside"
     assert len(list(RESULTS.glob("work/eval/dpo-s0-*"))) == 2, "and so are its attempts"
     assert "Nothing to be done" in (after := run()).stdout + after.stderr
+
+
+def test_students_of_a_better_and_a_worse_teacher():
+    results = ROOT / "results" / "tiny_teachers"
+    shutil.rmtree(results, ignore_errors=True)
+    files = ["configs/micro.yaml", "configs/micro_teachers.yaml", "tests/workflow/tiny.yaml"]
+    command = ["snakemake", "--profile", "demo", "teacher_quality", "--configfile", *files]
+    command.append("tests/workflow/tiny_teachers.yaml")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, (done.stdout + done.stderr)[-3000:]
+    with open(results / "figures/teacher_quality.csv") as file:
+        shown = list(csv.DictReader(file))
+    solved = {row["teacher"]: float(row["mean"]) for row in shown if row["measure"] == "solved after correction"}
+    assert solved["1.0"] > solved["0.4"]
+    assert {row["agent"] for row in shown if row["measure"] == "before correction"} == {"bc20"}
+    records = {path.parent.name: json.loads(path.read_text()) for path in results.glob("correct/*/provenance.json")}
+    assert {name: record["settings"].get("teacher_accuracy") for name, record in records.items()} == {
+        "bc20-s0": None,
+        "score_sft_p40-s0": 0.4,
+    }
+    assert len({record["model"] for record in records.values()}) == 1, "the same student was corrected"
+    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
+    assert "Nothing to be done" in again.stdout + again.stderr

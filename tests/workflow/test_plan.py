@@ -119,6 +119,16 @@ def test_figures_need_no_more_than_they_show():
     assert not stages & {"dpo", "gather_evaluation", "gather_evaluation_deep", "grpo grpo"}
 
 
+def test_teachers_of_falling_quality_share_one_cold_start():
+    overlay = ["--configfile", "configs/micro.yaml", "configs/micro_teachers.yaml"]
+    jobs = rules_of(snakemake("--profile", "demo", "-n", "teacher_quality", *overlay, "--config", "experiment=unbuilt"))
+    assert (jobs["correct"], jobs["sft"], jobs["rollout"]) == (5, 6, 1)
+    assert jobs["teacher_quality"] == 1
+    assert "write_table" not in jobs
+    jobs = rules_of(snakemake("--profile", "demo", "-n", *overlay, "--config", "experiment=unbuilt"))
+    assert "teacher_quality" not in jobs
+
+
 def test_baselines_leave_the_ablations_alone():
     plan = plan_of("baselines")
     assert {"dpo dpo", "grpo grpo", "sft bc_full", "sft sft_both", "write_baselines"} <= plan
@@ -143,6 +153,7 @@ def test_an_agent_that_is_switched_off_is_trained_only_for_others():
         ),
         ("tabel-1", [], "unknown target 'tabel-1'; did you mean 'table1'?"),
         ("figure3a", ["skip=[score_rl]"], "target 'figure3a': it needs an agent with `ablation: full`"),
+        ("teacher_quality", [], "it needs agents with `data: corrections` whose oracles differ in accuracy"),
         ("table2", ["benchmarks=[math2]"], "target 'table2': it needs agents and benchmarks of table 2"),
         ("table1", ["skip=[dop]"], "skip: unknown agent 'dop'; did you mean 'dpo'?"),
         ("table1", ["fresh=[score_lr]"], "fresh: unknown agent 'score_lr'; did you mean 'score_rl'?"),

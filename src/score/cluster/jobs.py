@@ -67,7 +67,7 @@ def _stages(config: Config) -> Iterator[Stage]:
     if config.data.demonstrations.source == "rollout" and any(agent.start for agent in trained):
         yield stage("rollout", roles.teacher)
     for agent in corrected:
-        yield stage("correct", base[agent.name], roles.teacher)
+        yield stage("correct", base[agent.name], lineage.teacher(config, agent.name))
     for agent in trained:
         yield stage(agent.method, base[agent.name], roles.reward_judge if agent.method == "grpo" else None)
     for agent in shown:

@@ -6,7 +6,7 @@ prints the resolved config. Every mistake is one line that names the place and, 
 word.
 """
 
-from score.config.load import load, read
+from score.config.load import load, read, read_merged
 from score.config.schema import Agent, Config
 
-__all__ = ["Agent", "Config", "load", "read"]
+__all__ = ["Agent", "Config", "load", "read", "read_merged"]

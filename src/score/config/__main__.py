@@ -11,9 +11,8 @@ from pathlib import Path
 import yaml
 
 from score import cli
-from score.config.load import load, merge
+from score.config.load import read_merged
 from score.config.schema import Config
-from score.errors import ScoreError
 
 
 def dump(config: Config) -> str:
@@ -25,12 +24,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--overlay", type=Path, action="append", default=[])
     args = parser.parse_args(argv)
-    merged: dict = {}
-    for path in [args.config, *args.overlay]:
-        if not path.exists():
-            raise ScoreError(f"{path}: no such config file")
-        merged = merge(merged, yaml.safe_load(path.read_text(encoding="utf-8")) or {})
-    os.write(1, dump(load(merged)).encode())
+    os.write(1, dump(read_merged([args.config, *args.overlay])).encode())
 
 
 if __name__ == "__main__":

@@ -38,6 +38,20 @@ def cold_start(config: Config, name: str) -> str:
     return next(a.name for a in ancestors(config, name) if a.data == "cold_start")
 
 
+def corrected(config: Config, name: str) -> str:
+    """The agent by whose name the corrections go that the agent trains on.
+
+    The cold-started ancestor, or a later one that has a teacher of its own.
+    """
+    return next(a.name for a in ancestors(config, name) if a.teacher or a.data == "cold_start")
+
+
+def teacher(config: Config, name: str) -> str:
+    """Key in `models` of the model that corrects the attempts behind the agent's training data."""
+    own = next((a.teacher for a in ancestors(config, name) if a.teacher or a.data == "cold_start"), None)
+    return own or config.roles.teacher
+
+
 def compared(config: Config, name: str) -> list[str]:
     """Agents of the same student whose scores an agent's are compared with, question by question.
 

@@ -48,6 +48,22 @@ def read(path: Path | str) -> Config:
         return load(yaml.safe_load(file))
 
 
+def read_merged(paths: Iterable[Path]) -> Config:
+    """Loads a config file with overlays on top of it. Raises `ScoreError` where one is missing or no YAML mapping."""
+    merged: dict[str, Any] = {}
+    for path in paths:
+        try:
+            overlay = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except OSError:
+            raise ScoreError(f"{path}: no such config file") from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ScoreError(f"{path}: not YAML ({' '.join(str(error).split())})") from None
+        if not isinstance(overlay, Mapping):
+            raise ScoreError(f"{path}: a config is a mapping of keys, not a {type(overlay).__name__}")
+        merged = merge(merged, overlay)
+    return load(merged)
+
+
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
     """As Snakemake merges config files: mappings key by key, everything else replaced."""
     merged = dict(base)
@@ -92,8 +108,7 @@ def _check_references(config: Config) -> None:
     for role, model in config.roles.model_dump().items():
         if model is not None:
             _known(f"roles.{role}", model, config.models, "model")
-            if config.models[model].engine == "transformers":
-                raise ScoreError(f"config: roles.{role}: {model!r} must be served over HTTP (vllm, endpoint, oracle)")
+            _check_served(f"roles.{role}", model, config)
     for name, model in config.models.items():
         if model.engine == "endpoint" and not model.url:
             raise ScoreError(f"config: models.{name}.url: an endpoint needs its URL")
@@ -126,6 +141,11 @@ def _check_references(config: Config) -> None:
         for agent in config.agents:
             if agent.data == "demonstrations":
                 raise ScoreError(f"config: agents.{agent.name}.data: published demonstrations are all `cold_start`")
+
+
+def _check_served(where: str, model: str, config: Config) -> None:
+    if config.models[model].engine == "transformers":
+        raise ScoreError(f"config: {where}: {model!r} must be served over HTTP (vllm, endpoint, oracle)")
 
 
 def _check_search(search: Search) -> None:
@@ -219,6 +239,11 @@ def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str,
     )
     if agent.method != "sft" and agent.data is not None:
         raise ScoreError(f"config: {where}.data: only sft agents choose a training set; {agent.method} has its own")
+    if agent.teacher is not None:
+        if agent.data not in ("corrections", "both_halves"):
+            raise ScoreError(f"config: {where}.teacher: only agents that train on corrections have one of their own")
+        _known(f"{where}.teacher", agent.teacher, config.models, "model")
+        _check_served(f"{where}.teacher", agent.teacher, config)
     if agent.method == "sft" and agent.data is None:
         raise ScoreError(
             f"config: {where}.data: an sft agent needs a training set "

@@ -71,6 +71,7 @@ class Model(Section):
         5, ge=0, description="further tries of a request after 408, 409, 429, 5xx or a lost connection"
     )
     leap: Share = Field(0.4, description="oracle: chance that a demonstration skips an eligible step")
+    accuracy: Share = Field(1.0, description="oracle: chance that a turn it locates, and one it rewrites, is right")
 
 
 class Roles(Section):
@@ -228,6 +229,9 @@ class Agent(Section):
     settings: str | None = Field(None, description="trained: name below `training.<method>`")
     data: Literal["cold_start", "demonstrations", "corrections", "both_halves"] | None = Field(
         None, description="sft: training set; both_halves: the corrections that feed RL as well (control)"
+    )
+    teacher: str | None = Field(
+        None, description="sft on corrections: key of `models` that corrects for it; null: roles.teacher"
     )
     short_horizon: bool = Field(True, description="grpo: rollouts start at the verified prefix")
     key_step_reward: bool = Field(True, description="grpo: 0.5 and 0.1 for the key step, not just 1 for the answer")

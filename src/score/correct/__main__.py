@@ -3,6 +3,7 @@
     python -m score.correct --config ... --agent bc20 --seed 0 --tasks data/seeds/micro.jsonl \
         --splits data/splits.json --shard 1-of-4 --out results/micro/correct/bc20-s0/shards/1-of-4.jsonl ...
 
+The agent is the cold-started student, or one with a `teacher` of its own, whose cold-started ancestor then acts.
 Writes one mentored record per task; `score.gather` makes the training sets of them.
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from score import cli, fingerprint, shards
 from score.agent.sessions import Rewinding
 from score.attempts import Acting, Attempt, acting, open_tools, work_rows
-from score.config import Config, read
+from score.config import Config, lineage, read
 from score.correct.mps import Mentored, Start, mentor
 from score.correct.sets import summarise
 from score.correct.teacher import Teacher
@@ -60,12 +61,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     tasks = part_of([Task.from_json(row) for path in args.tasks for row in read_rows(path)], args.splits, "mentored")
     if not tasks:
         raise ScoreError(f"{args.splits}: part 'mentored' is empty; lower data.cold_start_share or give more questions")
+    student, teacher_name = lineage.cold_start(config, args.agent), lineage.teacher(config, args.agent)
     with (
         work_rows(args.work, "attempts", args.shard) as rows,
         work_rows(args.work, "replies", args.shard) as replies,
         open_tools(config, "train") as tools,
-        open_engine(config.models[config.roles.teacher], args.work / f"teacher.{args.shard}.log") as teacher_engine,
-        acting(config, args.agent, args.seed, args.root, args.work / f"student.{args.shard}.log", tools) as agent,
+        open_engine(config.models[teacher_name], args.work / f"teacher.{args.shard}.log") as teacher_engine,
+        acting(config, student, args.seed, args.root, args.work / f"student.{args.shard}.log", tools) as agent,
     ):
         sampling = config.sampling
         advice = config.correct.advice

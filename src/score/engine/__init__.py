@@ -47,7 +47,7 @@ def open_engine(model: Model, log: Path, *, path: str | None = None, seed: int =
             raise ScoreError(f"an endpoint at {model.url} cannot serve the trained model {path}")
         yield openai.connect(model, model.url, model.path or "default", key=openai.endpoint_key(model))
     elif model.engine == "oracle":
-        options = ["--leap", str(model.leap), "--seed", str(seed)]
+        options = ["--leap", str(model.leap), "--seed", str(seed), "--accuracy", str(model.accuracy)]
         with serve(
             lambda port: [sys.executable, "-m", "score.micro.server", "--port", str(port), *options], log
         ) as url:

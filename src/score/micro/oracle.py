@@ -60,11 +60,15 @@ class Oracle:
                 return k
         return None
 
-    def _next(self, question: str, steps: Sequence[Step], skipped: frozenset[int]) -> tuple[str, str]:
-        graph = self.graph(question)
-        progress = Progress(graph)
+    def progress(self, question: str, steps: Sequence[Step]) -> Progress:
+        """How far the steps have come."""
+        progress = Progress(self.graph(question))
         for step in steps:
             progress.take(step)
+        return progress
+
+    def _next(self, question: str, steps: Sequence[Step], skipped: frozenset[int]) -> tuple[str, str]:
+        graph, progress = self.graph(question), self.progress(question, steps)
         todo = [i for i in range(len(graph.nodes)) if i not in progress.done | skipped]
         if not todo or len(graph.nodes) - 1 in progress.done:
             return graph.final(progress.defined)

@@ -1,6 +1,6 @@
 """The oracle teacher behind the HTTP interface that a real teacher has (chat completions, OpenAI style).
 
-    python -m score.micro.server --port 8000 --leap 0.4 --seed 0
+    python -m score.micro.server --port 8000 --leap 0.4 --seed 0 [--accuracy 0.8]
 
 It answers the prompts of `score/prompts/*.yaml` and plays episodes. What is asked is told by the last user message:
 <wrong> asks for a rewrite, <trajectory> for the earliest wrong turn, <candidate> for a verdict; anything else is an
@@ -21,6 +21,7 @@ from typing import Any
 from score.agent.protocol import parse_plan, parse_step, plan_text, step_text
 from score.cli import run
 from score.errors import ScoreError
+from score.micro.degraded import Degraded
 from score.micro.oracle import Oracle
 from score.micro.world import make_world
 from score.records import Step
@@ -208,9 +209,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--leap", type=float, default=0.4, help="probability that a demonstration skips a step")
     parser.add_argument("--seed", type=int, default=0, help="which steps the demonstrations skip")
+    parser.add_argument(
+        "--accuracy", type=float, default=1.0, help="probability that a located turn, or a rewritten one, is right"
+    )
     args = parser.parse_args(argv)
     try:
-        server = Server((args.host, args.port), Oracle(make_world(), args.leap, args.seed))
+        server = Server((args.host, args.port), Degraded(make_world(), args.leap, args.seed, args.accuracy))
     except OSError as error:
         raise ScoreError(
             f"cannot listen on {args.host}:{args.port} ({error.strerror}); choose another --port"
