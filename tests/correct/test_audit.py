@@ -91,12 +91,12 @@ def test_luck_is_located_by_definition_and_corrected_at_either_turn():
 def test_failures_are_named_and_a_dead_teacher_is_no_miss():
     said = [
         *(correction(2, "print(5 - 3)"), correction(1, "print(0)"), correction(3, "print(1)"), Right()),
-        *(Failure("no_wrong_step"), Failure("rewrite_identical"), Failure("infrastructure", "down")),
+        *(Failure("no_wrong_step"), Failure("rewrite_identical", "", 2), Failure("infrastructure", "down")),
     ]
     found = rates([examine(made(), one, WORLD, LocalPool(), TOOLS) for one in said])
     counts = {name: (of["count"], of["n"]) for name, of in found.items() if isinstance(of, dict) and "count" in of}
     assert counts == {
-        "located": (1, 6), "early": (1, 6), "late": (1, 6), "no_turn": (3, 6), "named_first_wrong_value": (1, 6),
+        "located": (2, 6), "early": (1, 6), "late": (1, 6), "no_turn": (2, 6), "named_first_wrong_value": (2, 6),
         "corrections_right": (1, 3), "right_throughout": (1, 6),
     }  # fmt: skip
     assert found["failures"] == {"judged_right": 1, "no_wrong_step": 1, "rewrite_identical": 1}

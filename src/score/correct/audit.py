@@ -49,11 +49,11 @@ INFRASTRUCTURE = "infrastructure"
 
 CAPTION = (
     "Attempts with one planted error each; % with Wilson's 95 % interval. located: the teacher names the turn of the "
-    "error; early, late: another turn; no turn: a named failure. corrections right: of those given, executed before "
-    "the turn that they replace, they print what is to be found next there, and that turn is not after the error. "
-    "right throughout: located, and corrected right. `all` leaves out lucky_value, a step that prints the right value "
-    "without having found it: by its definition that turn is the error, but a teacher who judges by what was printed "
-    "names the later turn at which a value goes wrong."
+    "error; early, late: another turn; no turn: none, by name of the failure. corrections right: of those given, "
+    "executed before the turn that they replace, they print what is to be found next there, and that turn is not after "
+    "the error. right throughout: located, and corrected right. `all` leaves out lucky_value, a step that prints the "
+    "right value without having found it: by its definition that turn is the error, but a teacher who judges by what "
+    "was printed names the later turn at which a value goes wrong."
 )
 
 
@@ -61,8 +61,8 @@ CAPTION = (
 class Finding:
     """One attempt, what the teacher said of it, and whether that is right.
 
-    `predicted` is the turn that it named and `fix` its rewrite, None where the review ended in the failure of that
-    name. `right` says whether the correction is, `printed` what it printed when executed.
+    `predicted` is the turn that it named, also where its rewrite was no use (`failure`); `fix` is the rewrite. `right`
+    says whether the correction is, `printed` what it printed when executed.
     """
 
     mutation: str
@@ -91,8 +91,8 @@ def examine(planted: Planted, review: Review, world: World, pool: SandboxPool, t
             right, printed = judge(planted, correction, world, pool, tools)
             fix = {"thought": correction.fix.thought, "code": correction.fix.code}
             return dataclasses.replace(known, predicted=correction.k, right=right, fix=fix, printed=printed)
-        case Failure(reason, detail):
-            return dataclasses.replace(known, failure=reason, detail=detail)
+        case Failure(reason, detail, k):
+            return dataclasses.replace(known, predicted=k, failure=reason, detail=detail)
     return dataclasses.replace(known, failure="judged_right")
 
 
@@ -133,7 +133,7 @@ def rates(findings: Sequence[Finding]) -> dict[str, Any]:
     """The shares that `CAPTION` explains. Reviews that the infrastructure ended are counted, and left out of all."""
     judged = [f for f in findings if f.failure != INFRASTRUCTURE]
     named = [f for f in judged if f.predicted is not None]
-    n = len(judged)
+    given, n = [f for f in named if f.fix is not None], len(judged)
     return {
         "n": n,
         "located": share(sum(f.predicted == f.k for f in named), n),
@@ -141,7 +141,7 @@ def rates(findings: Sequence[Finding]) -> dict[str, Any]:
         "late": share(sum(f.predicted > f.k for f in named), n),
         "no_turn": share(n - len(named), n),
         "named_first_wrong_value": share(sum(f.predicted == f.lapse for f in named), n),
-        "corrections_right": share(sum(bool(f.right) for f in named), len(named)),
+        "corrections_right": share(sum(bool(f.right) for f in given), len(given)),
         "right_throughout": share(sum(f.predicted == f.k and bool(f.right) for f in named), n),
         "failures": dict(sorted(Counter(f.failure for f in judged if f.failure).items())),
         "infrastructure": len(findings) - n,

@@ -60,10 +60,11 @@ class Correction:
 
 @dataclass(frozen=True)
 class Failure:
-    """The teacher could not give a usable correction; `reason` says why."""
+    """The teacher could not give a usable correction; `reason` says why, `k` which turn it named if it got that far."""
 
     reason: str
     detail: str = ""
+    k: int | None = None
 
 
 Review = Right | Wrong | Correction | Failure
@@ -160,12 +161,12 @@ class Teacher:
         wrong = _wrong_turn(attempt, k)
         reply = await self._ask(self._rewrite_prompt(attempt, located, wrong), self.step, task, k)
         if reply.finish != "stop":
-            return Failure("rewrite_truncated" if reply.finish == "length" else "context", f"rewrite of turn {k}")
+            return Failure("rewrite_truncated" if reply.finish == "length" else "context", f"rewrite of turn {k}", k)
         fix = _read_turn(reply.text, k)
         if fix is None:
-            return Failure("rewrite_unreadable", reply.text[:200])
+            return Failure("rewrite_unreadable", reply.text[:200], k)
         if _same(fix, wrong, k):
-            return Failure("rewrite_identical", reply.text[:200])
+            return Failure("rewrite_identical", reply.text[:200], k)
         return Correction(
             k, wrong, fix, located.analysis,
             leak=given_away(attempt, k, f"{fix.thought}\n{fix.code}"),
