@@ -154,6 +154,30 @@ if PLAN.ladder:
             f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
 
 
+if PLAN.ladder and not PLAN.micro:
+
+    localrules:
+        claims,
+
+    rule claims:
+        input:
+            agents=f"{PLAN.root}/agents.json",
+            scores=PLAN.scores(),
+            figures=[f"{PLAN.root}/figures/figure3{letter}.csv" for letter in "ab"],
+        output:
+            f"{PLAN.root}/report/REPRODUCTION.md",
+        log:
+            f"{PLAN.root}/logs/report/claims.log",
+        container:
+            "containers/core.sif"
+        params:
+            code=PLAN.code("claims"),
+            image=PLAN.image("core"),
+        shell:
+            "python -m score.report.reproduction --agents {input.agents} --scores {input.scores} --figures {input.figures} "
+            "--out {output} > {log} 2>&1"
+
+
 if PLAN.ladder and PLAN.micro:
 
     localrules:

@@ -53,6 +53,16 @@ if PLAN.baseline_scores():
             multiext(f"{PLAN.root}/tables/baselines", ".csv", ".md", ".tex"),
 
 
+if PLAN.ladder and not PLAN.micro:
+
+    localrules:
+        reproduction,
+
+    rule reproduction:
+        input:
+            rules.claims.output,
+
+
 if PLAN.ladder and PLAN.micro:
 
     localrules:

@@ -82,6 +82,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "judge": (*_RIGHT, *_JUDGE, "agreement.py"),
     "score": (*_RIGHT, "evaluate/score.py"),
     "report": _TABLES,
+    "claims": (*_TABLES, "report/reproduction.py", "report/claims.yaml"),
     "figures": (
         *(f"report/figures/{name}.py" for name in ("style", "values", "figure3a", "figure3b", "learning_curves")),
         *("report/figures/horizon.py", "report/figures/gradient_variance.py"),

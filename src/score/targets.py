@@ -14,6 +14,7 @@ NEEDS = {
     **dict.fromkeys(("figure3a", "figure3b", "learning_curves"), "an agent with `ablation: full`"),
     **dict.fromkeys(("horizon", "gradient_variance", "theory"), "a generated world and an agent with `ablation: full`"),
     "teacher_quality": "agents with `data: corrections` whose oracles differ in accuracy",
+    "reproduction": "published questions and an agent with `ablation: full`",
     "baselines": "an agent with `baseline: true`",
 }
 """Targets that exist only where the config has something for them."""
