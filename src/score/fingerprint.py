@@ -25,7 +25,7 @@ _EPISODE = (
         "attempts.py",
         "prompts/agent.yaml",
     ),
-    *("engine/__init__.py", "engine/codec.py", "engine/transformers.py", "engine/openai.py"),
+    *(f"engine/{name}.py" for name in ("__init__", "codec", "transformers", "openai", "vllm")),
     *(f"sandbox/{name}.py" for name in ("worker", "interpreter", "zygote", "session", "snapshots", "channel")),
     *(f"sandbox/{name}.py" for name in ("scratch", "watch", "isolate", "gate")),
     *("search/__init__.py", "search/base.py", "search/cache.py", "search/store.py", "search/http.py"),
@@ -110,7 +110,9 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
     return {key: deciding(value) for key, value in parts[name].items()}
 
 
-_RESOURCES = {"batch", "gpus", "timeout_s", "retries"}  # of a model: how fast, not what
+_RESOURCES = {"batch", "gpus", "timeout_s", "retries", "start_s", "memory_fraction", "prefix_caching"}
+"""Of a model: how fast, not what."""
+_ACCESS = {"api_key_env", "price"}  # of a model: on what terms
 _MEANS = {"require", "python", "kept"}  # of the sandbox: where it runs, not what it does
 _STORAGE = {"mode", "cache", "share_cache"}  # of a search: where its answers are kept, not whose they are
 _LABELS = {"label", "tables", "baseline", "ablation"}  # of an agent: how it is shown, not what it is
@@ -118,7 +120,11 @@ _LABELS = {"label", "tables", "baseline", "ablation"}  # of an agent: how it is 
 
 def deciding(value: Any) -> Any:
     """A section as plain data, without the keys that change no result."""
-    excluded = {Model: _RESOURCES | {"label"}, Agent: _LABELS, Sandbox: _MEANS, Search: _STORAGE}.get(type(value))
+    excluded = {Model: _RESOURCES | _ACCESS | {"label"}, Agent: _LABELS, Sandbox: _MEANS, Search: _STORAGE}.get(
+        type(value)
+    )
+    if isinstance(value, Model) and value.path:
+        excluded = excluded | {"url"}  # where it is; without a path the address is all that says which model it is
     return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value
 
 
