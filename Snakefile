@@ -27,4 +27,5 @@ rule all:
         PLAN.tables(),
         PLAN.figures(),
         f"{PLAN.root}/tables/headline.md",
+        f"{PLAN.root}/ledger.csv",
         f"{PLAN.root}/config.resolved.yaml",

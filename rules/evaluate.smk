@@ -133,7 +133,8 @@ rule judge:
         predictions=lambda wildcards: PLAN.predictions(wildcards.benchmark),
         judge=PLAN.base_models(PLAN.config.roles.evaluation_judge),
     output:
-        "results/{experiment}/verdicts/{benchmark}.jsonl",
+        verdicts="results/{experiment}/verdicts/{benchmark}.jsonl",
+        provenance="results/{experiment}/verdicts/{benchmark}.provenance.json",
     log:
         "results/{experiment}/logs/judge/{benchmark}.log",
     container:
@@ -146,8 +147,8 @@ rule judge:
         image=PLAN.image("serve"),
     shell:
         'python -m score.judge --config "$SCORE_CONFIG" --benchmark {wildcards.benchmark} --tasks {input.tasks} '
-        "--predictions {input.predictions} --work results/{wildcards.experiment}/work/judge/{params.fingerprint} --out {output} "
-        "2>&1 | tee {log} >&2"
+        "--predictions {input.predictions} --work results/{wildcards.experiment}/work/judge/{params.fingerprint} "
+        "--out {output.verdicts} --provenance {output.provenance} 2>&1 | tee {log} >&2"
 
 
 rule score:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from score import prompts, search
@@ -28,6 +28,7 @@ from score.provenance import file_digest, model_digest
 from score.records import StopReason, Task, Trajectory, content_key, derive_seed
 from score.sandbox.base import Limits, SandboxPool, Tools
 from score.shards import WHOLE, Shard
+from score.usage import Usage
 
 log = logging.getLogger("attempts")
 
@@ -54,6 +55,11 @@ class Acting:
     tools: Tools
     system: str | None = None
     identity: dict = field(default_factory=dict)
+
+    def counted(self, usage: Usage) -> Acting:
+        """The same agent, what it asks of its model being counted."""
+        teacher = self.config.roles.teacher == lineage.agent(self.config, self.agent).model
+        return replace(self, engine=usage.counted(self.engine, "teacher" if teacher else "student"))
 
     def run(
         self,

@@ -44,7 +44,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "seeds": ("data/seeds.py", "data/questions.py"),
     "splits": ("data/splits.py", "data/questions.py"),
     "demonstrations": ("data/demonstrations.py", "data/published.py", "data/questions.py"),
-    "shards": ("shards.py", "gather.py"),
+    "shards": ("shards.py", "gather.py", "usage.py"),
     "rollout": (*_EPISODE, *_RIGHT, "data/splits.py", "correct/teacher.py", "rollout.py"),
     "correct": (
         *_EPISODE,
@@ -73,6 +73,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "judge": (*_RIGHT, "judge.py"),
     "score": (*_RIGHT, "evaluate/score.py"),
     "report": ("report/tables.py", "report/cells.py", "report/stats.py"),
+    "ledger": ("usage.py", "report/ledger.py"),
     "figures": (
         *(f"report/figures/{name}.py" for name in ("style", "values", "figure3a", "figure3b", "learning_curves")),
         *("report/figures/horizon.py", "report/figures/gradient_variance.py"),

@@ -23,14 +23,17 @@ from score import cli, prompts
 from score.config import Config, read
 from score.config.schema import Sampling
 from score.data import benchmarks
-from score.engine import open_engine
+from score.engine import open_engine, resolve_path
 from score.engine.base import AsyncEngine, Request
 from score.errors import InfrastructureError, ScoreError
 from score.evaluate import metrics
 from score.evaluate.score import verdict_key
+from score.fingerprint import deciding
 from score.jsonl import ResumableRows, read_rows, write_rows
 from score.progress import Progress
+from score.provenance import model_digest, provenance, write
 from score.records import Task, content_key, derive_seed
+from score.usage import Usage
 
 log = logging.getLogger("judge")
 
@@ -118,24 +121,33 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--predictions", type=Path, nargs="*", default=[])
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--provenance", type=Path, required=True)
     args = parser.parse_args(argv)
     config = read(args.config)
     tasks = [Task.from_json(row) for row in read_rows(args.tasks)]
     cases = open_cases(args.benchmark, tasks, [row for path in args.predictions for row in read_rows(path)])
     if cases and config.roles.evaluation_judge is None:
         raise ScoreError(f"{args.benchmark}: {len(cases)} answers need a judge; name one in roles.evaluation_judge")
-    with ResumableRows(args.work / f"{args.benchmark}.jsonl") as rows:
+    with ResumableRows(args.work / f"{args.benchmark}.jsonl") as rows, Usage(args.work, args.benchmark) as usage:
         missing = [case for case in cases.values() if case.key not in rows.done]
         if missing:
-            _decide(config, missing, rows, args)
+            _decide(config, missing, rows, args, usage)
         write_rows(args.out, [rows.done[case.key] | {"key": key} for key, case in cases.items()])
+        write(args.provenance, _provenance(config, usage))
 
 
-def _decide(config: Config, cases: Sequence[Case], rows: ResumableRows, args: argparse.Namespace) -> None:
+def _provenance(config: Config, usage: Usage) -> dict:
+    entry = config.models.get(config.roles.evaluation_judge or "")
+    model = entry and model_digest(resolve_path(entry.path or entry.engine), entry.revision)
+    settings = {"judge": deciding(entry), "sampling": deciding(config.sampling.judge)}
+    return provenance(settings, stage="judge", prompt=prompts.load("judge").key, model=model, **usage.facts())
+
+
+def _decide(config: Config, cases: Sequence[Case], rows: ResumableRows, args: argparse.Namespace, usage: Usage) -> None:
     name = config.roles.evaluation_judge
     progress = Progress(f"judge {args.benchmark}", len(cases))
     with open_engine(config.models[name], args.work / "judge.log") as engine:
-        judge = Judge(engine, config.sampling.judge)
+        judge = Judge(usage.counted(engine, "evaluation_judge"), config.sampling.judge)
         step = 4 * engine.concurrency
         for start in range(0, len(cases), step):
             chunk = cases[start : start + step]

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from score.config.schema import Model
+from score.engine import gpus, vllm
 from score.engine.base import Engine
 from score.errors import ScoreError
 
@@ -39,7 +40,7 @@ def open_engine(model: Model, log: Path, *, path: str | None = None, seed: int =
         with open_transformers(model, resolve_path(path or model.path)) as engine:
             yield engine
         return
-    from score.engine import gpus, openai, vllm
+    from score.engine import openai
     from score.engine.serve import serve
 
     if model.engine == "endpoint":
@@ -63,10 +64,20 @@ def open_engine(model: Model, log: Path, *, path: str | None = None, seed: int =
 
 
 def check_gpus(*models: Model) -> None:
-    """Raises `ScoreError` if this job has not the GPUs for the servers of all these models; called before any
-    starts."""
-    from score.engine import gpus
-
-    served = [model for model in models if model.engine == "vllm" and model.gpus]
-    if served:
+    """Raises `ScoreError` if this job lacks GPUs for the servers of all these models; called before any starts."""
+    if served := _on_gpus(models):
         gpus.of_this_job().check(*served)
+
+
+def keep_gpus(own: Model, *others: Model) -> None:
+    """Leaves this process the GPUs of the model that it trains, and the rest to the servers that it will start.
+
+    To be called before CUDA is first used. Raises as `check_gpus` does; without a server on GPUs nothing changes.
+    """
+    if served := _on_gpus(others):
+        gpus.of_this_job().check(own, *served)
+        gpus.of_this_job().keep(own)
+
+
+def _on_gpus(models: Iterable[Model]) -> list[Model]:
+    return [model for model in models if model.engine == "vllm" and model.gpus]
