@@ -96,6 +96,8 @@ def changed(path, value, base=MICRO):
         ("search.mode", "record", "search.cache: mode 'record' needs a folder"),
         ("search.mode", "recrod", "search.mode: .*'live', 'record' or 'replay'"),
         ("models.student.path", None, "models.student.path: engine 'transformers' needs"),
+        ("models.student.adapter", "tuned", "models.student.adapter: unknown adapter 'tuned'"),
+        ("models.oracle", {"engine": "endpoint", "url": []}, "models.oracle.url: an endpoint needs its URL"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_place(path, value, message):

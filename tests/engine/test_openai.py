@@ -175,6 +175,12 @@ def test_a_limit_that_does_not_fit_is_left_to_the_server(server):
     assert ["max_tokens" in sent for sent in server.seen] == [True, False]
 
 
+def test_a_limit_above_the_whole_context_is_left_to_the_server_too(server):
+    body = {"error": {"message": "max_tokens=5000 cannot be greater than max_model_len=1024. (parameter=max_tokens)"}}
+    assert ask(server, (400, body), reply("hi")).text == "hi"
+    assert ["max_tokens" in sent for sent in server.seen] == [True, False]
+
+
 def test_a_cut_reply_is_named(server):
     assert ask(server, reply("hal", "length")).finish == "length"
 

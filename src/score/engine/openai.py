@@ -127,7 +127,7 @@ class OpenAIEngine:
         try:
             return await self._post(url, body)
         except _REFUSED as error:
-            if _too_long(error) and "max_tokens" in body:
+            if (_too_long(error) or _limit_too_high(error)) and "max_tokens" in body:
                 # The limit asked for may not fit although the conversation does: without one, the room left is used.
                 return await self._fitted(url, _without(body, "max_tokens"))
             if _too_long(error) or "response_format" not in body:
@@ -202,6 +202,11 @@ class OpenAIEngine:
 
 def _too_long(error: openai.APIStatusError) -> bool:
     return error.code == "context_length_exceeded" or "context length" in str(error).lower()
+
+
+def _limit_too_high(error: openai.APIStatusError) -> bool:
+    """More new tokens are asked for than the whole context has."""
+    return "max_tokens" in str(error) and "max_completion_tokens" not in str(error)  # which is another limit's name
 
 
 def _without(body: dict[str, Any], key: str) -> dict[str, Any]:
