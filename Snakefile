@@ -27,4 +27,5 @@ rule all:
         PLAN.tables(),
         PLAN.figures(),
         PLAN.headline(),
+        PLAN.ledger(),
         f"{PLAN.root}/config.resolved.yaml",

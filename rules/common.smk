@@ -6,7 +6,7 @@ sys.path.insert(0, f"{workflow.basedir}/src")
 from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.settings.types import DeploymentMethod
 
-from score import launch, targets
+from score import asked, launch, targets
 from score.cluster import apptainer
 from score.errors import InfrastructureError, ScoreError
 from score.scheduling import one_timer

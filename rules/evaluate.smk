@@ -135,6 +135,7 @@ rule judge:
     output:
         verdicts="results/{experiment}/verdicts/{benchmark}.jsonl",
         agreement="results/{experiment}/verdicts/{benchmark}.agreement.json",
+        provenance="results/{experiment}/verdicts/{benchmark}.provenance.json",
     log:
         "results/{experiment}/logs/judge/{benchmark}.log",
     container:
@@ -149,7 +150,8 @@ rule judge:
     shell:
         'python -m score.judge --config "$SCORE_CONFIG" --benchmark {wildcards.benchmark} --tasks {input.tasks} '
         "--predictions {input.predictions} --work results/{wildcards.experiment}/work/judge/{params.fingerprint} "
-        "--out {output.verdicts} --agreement {output.agreement} --sample {params.sample} 2>&1 | tee {log} >&2"
+        "--out {output.verdicts} --agreement {output.agreement} --sample {params.sample} --provenance {output.provenance} "
+        "2>&1 | tee {log} >&2"
 
 
 rule score:

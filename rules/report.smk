@@ -4,6 +4,7 @@
 localrules:
     write_table,
     headline,
+    ledger,
     write_ablation,
 
 
@@ -46,6 +47,24 @@ use rule write_table as write_ablation with:
         title=PLAN.config.title,
         rows=lambda wildcards: f"--title 'Ablation: {wildcards.word}'",
         image=PLAN.image("core"),
+
+
+# Each role's tokens and cost. The config is no input, as nowhere: of it only the prices and roles matter here.
+rule ledger:
+    input:
+        records=asked.records(PLAN),
+    output:
+        f"{PLAN.root}/ledger.csv",
+    log:
+        f"{PLAN.root}/logs/report/ledger.log",
+    container:
+        "containers/core.sif"
+    params:
+        code=PLAN.code("ledger"),
+        terms=asked.terms(PLAN.config),
+        image=PLAN.image("core"),
+    shell:
+        'python -m score.report.ledger --config "$SCORE_CONFIG" --records {input.records} --out {output} > {log} 2>&1'
 
 
 rule headline:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from score import prompts, search
@@ -28,6 +28,7 @@ from score.provenance import file_digest, model_digest
 from score.records import StopReason, Task, Trajectory, content_key, derive_seed
 from score.sandbox.base import Limits, SandboxPool, Tools
 from score.shards import WHOLE, Shard
+from score.usage import Usage
 
 log = logging.getLogger("attempts")
 
@@ -54,6 +55,11 @@ class Acting:
     tools: Tools
     system: str | None = None
     identity: dict = field(default_factory=dict)
+
+    def counted(self, usage: Usage) -> Acting:
+        """The same agent, what it asks of its model being counted."""
+        teacher = self.config.roles.teacher == lineage.agent(self.config, self.agent).model
+        return replace(self, engine=usage.counted(self.engine, "teacher" if teacher else "student"))
 
     def run(
         self,
@@ -90,23 +96,27 @@ class Acting:
             key: row for key in keys if (row := rows.done.get(key)) and row["stop"] != StopReason.INFRASTRUCTURE_ERROR
         }
         progress = Progress(label, len(attempts), done=len(finished))
-        episodes = {}
-        for key, attempt in zip(keys, attempts, strict=True):
-            if key not in finished:
+        missing = [(key, attempt) for key, attempt in zip(keys, attempts, strict=True) if key not in finished]
+        running: dict[Episode, str] = {}
+
+        def episodes() -> Iterator[Episode]:
+            for key, attempt in missing:
                 seed = derive_seed(self.seed, attempt.task.id, attempt.number)
                 episode = Episode(
                     attempt.task, self.config.protocol, seed=seed, forced=attempt.forced, system=self.system
                 )
-                episodes[episode] = key
+                running[episode] = key
+                yield episode
 
         def keep(episode: Episode) -> None:
+            key = running.pop(episode)
             row = episode.trajectory(agent=self.agent, run_seed=self.seed, model=self.digest).to_json()
-            rows.append(episodes[episode], row)
-            finished[episodes[episode]] = row
+            rows.append(key, row)
+            finished[key] = row
             progress.tick()
 
         run_episodes(
-            episodes, self.engine, sampling, self.pool, self.tools, keep, plan_sampling=plan, sessions=sessions
+            episodes(), self.engine, sampling, self.pool, self.tools, keep, plan_sampling=plan, sessions=sessions
         )
         return [Trajectory.from_json({k: v for k, v in finished[key].items() if k != "key"}) for key in keys]
 

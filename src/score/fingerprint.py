@@ -25,7 +25,7 @@ _EPISODE = (
         "attempts.py",
         "prompts/agent.yaml",
     ),
-    *("engine/__init__.py", "engine/codec.py", "engine/transformers.py", "engine/openai.py"),
+    *(f"engine/{name}.py" for name in ("__init__", "codec", "transformers", "openai", "vllm")),
     *(f"sandbox/{name}.py" for name in ("worker", "interpreter", "zygote", "session", "snapshots", "channel")),
     *(f"sandbox/{name}.py" for name in ("scratch", "watch", "isolate", "gate")),
     *("search/__init__.py", "search/base.py", "search/cache.py", "search/store.py", "search/http.py"),
@@ -53,7 +53,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "seeds": ("data/seeds.py", "data/questions.py"),
     "splits": ("data/splits.py", "data/contamination.py", "data/questions.py"),
     "demonstrations": (*("data/demonstrations.py", "data/contamination.py", "data/published.py", "data/questions.py"),),
-    "shards": ("shards.py", "gather.py"),
+    "shards": ("shards.py", "gather.py", "usage.py"),
     "rollout": (*_EPISODE, *_RIGHT, *_JUDGE, "data/splits.py", "correct/teacher.py", "rollout.py"),
     "correct": (
         *_EPISODE,
@@ -83,6 +83,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "score": (*_RIGHT, "evaluate/score.py"),
     "report": _TABLES,
     "claims": (*_TABLES, "report/reproduction.py", "report/claims.yaml"),
+    "ledger": ("usage.py", "report/ledger.py"),
     "figures": (
         *(f"report/figures/{name}.py" for name in ("style", "values", "figure3a", "figure3b", "learning_curves")),
         *("report/figures/horizon.py", "report/figures/gradient_variance.py"),
@@ -127,7 +128,9 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
     return {key: deciding(value) for key, value in parts[name].items()}
 
 
-_RESOURCES = {"batch", "gpus", "timeout_s", "retries"}  # of a model: how fast, not what
+_RESOURCES = {"batch", "gpus", "timeout_s", "retries", "start_s", "memory_fraction", "prefix_caching"}
+"""Of a model: how fast, not what."""
+_ACCESS = {"api_key_env", "price"}  # of a model: on what terms
 _MEANS = {"require", "python", "kept"}  # of the sandbox: where it runs, not what it does
 _STORAGE = {"mode", "cache", "share_cache"}  # of a search: where its answers are kept, not whose they are
 _CORRECTING = {"accuracy"}  # of a model: how well it corrects; settings of a correction name it where it matters
@@ -138,8 +141,13 @@ _TEACHERS = {"teacher"}  # of an agent: whose corrections it gets, which tells i
 def deciding(value: Any) -> Any:
     """A section as plain data, without the keys that change no result."""
     excluded = {
-        Model: _RESOURCES | _CORRECTING | {"label"}, Agent: _LABELS | _TEACHERS, Sandbox: _MEANS, Search: _STORAGE
-    }.get(type(value))  # fmt: skip
+        Model: _RESOURCES | _ACCESS | _CORRECTING | {"label"},
+        Agent: _LABELS | _TEACHERS,
+        Sandbox: _MEANS,
+        Search: _STORAGE,
+    }.get(type(value))
+    if isinstance(value, Model) and value.path:
+        excluded = excluded | {"url"}  # where it is; without a path the address is all that says which model it is
     return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value
 
 

@@ -5,7 +5,8 @@
     python -m score.gather evaluation  --rows ... --tasks data/math2.jsonl ... --out-dir eval/bc20/0
 
 Of the corrections' records it makes the training sets: `sft.jsonl`, `rl.jsonl`, `hard.jsonl` (kept out of both), and
-`other_half.jsonl`, the trajectories of the tasks in `rl.jsonl`. Counts go into the provenance. No model runs here.
+`other_half.jsonl`, the trajectories of the tasks in `rl.jsonl`. Counts go into the provenance, those of
+tokens summed. No model runs here.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from score import cli
+from score import cli, usage
 from score.config import read
 from score.correct.mps import Mentored
 from score.correct.sets import make_sets
@@ -80,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     rows = join([read_rows(path) for path in args.rows])
     counts = STAGES[args.stage](rows, args)
     records = [json.loads(path.read_text(encoding="utf-8")) for path in args.records]
-    write(args.provenance, merge(records) | counts | {"fingerprint": args.fingerprint})
+    counts |= {"usage": usage.gathered(records), "fingerprint": args.fingerprint}
+    write(args.provenance, merge(records) | counts)
 
 
 if __name__ == "__main__":

@@ -36,8 +36,9 @@ from score.evaluate import metrics
 from score.evaluate.score import verdict_key
 from score.jsonl import ResumableRows, Row, read_rows, write_json, write_rows
 from score.progress import Progress
-from score.provenance import model_digest
+from score.provenance import model_digest, provenance, write
 from score.records import Task, content_key, derive_seed
+from score.usage import Usage
 
 log = logging.getLogger("judge")
 
@@ -181,6 +182,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--agreement", type=Path, required=True, help="where the agreement with rules goes")
     parser.add_argument("--sample", type=int, default=100, help="answers that rules decide, to ask the judge as well")
+    parser.add_argument("--provenance", type=Path, required=True)
     args = parser.parse_args(argv)
     config = read(args.config)
     tasks = [Task.from_json(row) for row in read_rows(args.tasks)]
@@ -191,7 +193,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ScoreError(f"{args.benchmark}: {len(cases)} answers need a judge; name one in roles.evaluation_judge")
     sample = agreement.sample(args.benchmark, tasks, predictions, size=args.sample) if name else []
     asked = [*cases.values(), *(Case.of(pair.task, pair.candidate) for pair in sample)]
-    rulings = _decide(config, asked, args) if asked else []
+    with Usage(args.work, args.benchmark) as usage:
+        rulings = _decide(config, asked, args, usage) if asked else []
+        facts = usage.facts()
     rows = [
         {"key": key, "candidate": case.candidate, "judge": name, "prompt": prompts.load("judge").key} | asdict(ruling)
         for (key, case), ruling in zip(cases.items(), rulings, strict=False)
@@ -199,6 +203,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     write_rows(args.out, rows)
     report = agreement.report(sample, rulings[len(cases) :])
     write_json(args.agreement, {"benchmark": args.benchmark, "judge": name} | report)
+    write(args.provenance, _provenance(config, facts))
     lost = sum(row["equivalent"] is None for row in rows)
     if lost:
         log.warning(
@@ -206,7 +211,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
 
 
-def _decide(config: Config, cases: Sequence[Case], args: argparse.Namespace) -> list[Ruling]:
+def _provenance(config: Config, facts: dict) -> dict:
+    entry = config.models.get(config.roles.evaluation_judge or "")
+    model = entry and model_digest(resolve_path(entry.path or entry.engine), entry.revision)
+    settings = {"judge": fingerprint.deciding(entry), "sampling": fingerprint.deciding(config.sampling.judge)}
+    return provenance(settings, stage="judge", prompt=prompts.load("judge").key, model=model, **facts)
+
+
+def _decide(config: Config, cases: Sequence[Case], args: argparse.Namespace, usage: Usage) -> list[Ruling]:
     """The rulings of the evaluation judge, which is started only if any is missing."""
     name = config.roles.evaluation_judge
     model = config.models[name]
@@ -214,7 +226,8 @@ def _decide(config: Config, cases: Sequence[Case], args: argparse.Namespace) -> 
         judge = Judge(None, config.sampling.judge, identity(name, model), rows)
         missing = judge.missing(cases)
         if missing:
-            judge.engine = stack.enter_context(open_engine(model, args.work / f"{args.benchmark}.server.log"))
+            engine = stack.enter_context(open_engine(model, args.work / f"{args.benchmark}.server.log"))
+            judge.engine = usage.counted(engine, "evaluation_judge")
         return judge.rulings(cases, Progress(f"judge {args.benchmark}", len(missing)).tick)
 
 

@@ -52,7 +52,8 @@ class Step:
     `observation` is None while the step has not been executed. `error` names what went wrong in it, if anything
     ("parse_error", "truncated", "timeout", "exception"); the model saw the same in its observation.
     `token_ids` are the completion's ids as sampled, where the engine returns them; training uses these, never a
-    re-tokenisation of the text. `text` is the completion verbatim.
+    re-tokenisation of the text. `logprobs` are their log-probabilities, where the config asks for them; a record
+    without has no such key. `text` is the completion verbatim.
     """
 
     thought: str
@@ -62,17 +63,19 @@ class Step:
     text: str | None = None
     token_ids: tuple[int, ...] | None = None
     seconds: float = 0.0
+    logprobs: tuple[float, ...] | None = None
 
     def to_json(self) -> dict[str, Any]:
         row = dataclasses.asdict(self)
         if self.token_ids is not None:
             row["token_ids"] = list(self.token_ids)
-        return row
+        logprobs = row.pop("logprobs")
+        return row if logprobs is None else row | {"logprobs": list(logprobs)}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Step:
-        ids = row.get("token_ids")
-        return cls(**(row | {"token_ids": None if ids is None else tuple(ids)}))
+        lists = {name: row.get(name) for name in ("token_ids", "logprobs")}
+        return cls(**(row | {name: None if found is None else tuple(found) for name, found in lists.items()}))
 
 
 @dataclass(frozen=True)
@@ -91,16 +94,19 @@ class Trajectory:
     tokens: dict[str, int] = field(default_factory=dict)
     plan_token_ids: tuple[int, ...] | None = None
     plan_text: str | None = None
+    plan_logprobs: tuple[float, ...] | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     version: int = TRAJECTORY_VERSION
 
     def to_json(self) -> dict[str, Any]:
+        logprobs = {} if self.plan_logprobs is None else {"plan_logprobs": list(self.plan_logprobs)}
         return {
             "version": self.version,
             "task": self.task.to_json(),
             "plan": self.plan,
             "plan_text": self.plan_text,
             "plan_token_ids": None if self.plan_token_ids is None else list(self.plan_token_ids),
+            **logprobs,
             "steps": [step.to_json() for step in self.steps],
             "stop": self.stop.value,
             "answer": self.answer,
@@ -112,12 +118,13 @@ class Trajectory:
     def from_json(cls, row: dict[str, Any]) -> Trajectory:
         if row.get("version") != TRAJECTORY_VERSION:
             raise ValueError(f"trajectory version {row.get('version')!r}, this code reads {TRAJECTORY_VERSION}")
-        ids = row.get("plan_token_ids")
+        ids, logprobs = row.get("plan_token_ids"), row.get("plan_logprobs")
         return cls(
             task=Task.from_json(row["task"]),
             plan=row["plan"],
             plan_text=row.get("plan_text"),
             plan_token_ids=None if ids is None else tuple(ids),
+            plan_logprobs=None if logprobs is None else tuple(logprobs),
             steps=tuple(Step.from_json(step) for step in row["steps"]),
             stop=StopReason(row["stop"]),
             answer=row["answer"],

@@ -28,6 +28,7 @@ from score.errors import ScoreError
 from score.jsonl import ResumableRows, read_rows, write_rows
 from score.provenance import provenance, write
 from score.records import StopReason, Task, Trajectory
+from score.usage import Usage
 
 log = logging.getLogger("rollout")
 
@@ -97,16 +98,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     with (
         work_rows(args.work, args.part, args.shard) as rows,
         work_rows(args.work, f"replies.{args.part}", args.shard) as replies,
+        Usage(args.work, args.part, args.shard) as usage,
         open_tools(config, "train") as tools,
         acting(config, args.agent, args.seed, args.root, server_log, tools) as agent,
     ):
+        agent = agent.counted(usage)
         attempts = [Attempt(task) for task in args.shard.take(tasks)]
         done = agent.run(attempts, sampling.step, rows, f"rollout {args.agent}", plan=sampling.plan)
         marked = mark_right(done, agent, replies)
         facts = {
+            "stage": "rollout",
+            "agent": args.agent,
             "seed": args.seed,
             "model": agent.digest,
             "sandbox": [*agent.pool.layers, agent.pool.versions],
+            **usage.facts(),
         }
     write_rows(args.out, [trajectory.to_json() for trajectory in marked])
     write(args.provenance, provenance(fingerprint.settings(config, "rollout", args.agent), **facts))

@@ -322,6 +322,10 @@ class Plan:
         """The table of all agents over groups of benchmarks."""
         return [] if self.config.from_reported else [f"{self.root}/tables/headline.md"]
 
+    def ledger(self) -> list[str]:
+        """Requests, tokens and cost of all stages."""
+        return [] if self.config.from_reported else [f"{self.root}/ledger.csv"]
+
     def beside_paper(self) -> str:
         """Whether tables and figures are set beside the paper's, as an option: nowhere but on its own questions."""
         return "" if self.micro else "--reported"

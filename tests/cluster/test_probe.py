@@ -134,6 +134,10 @@ def test_whom_the_probe_calls():
     config = config_of({"models": {"qwen2.5_72b": endpoint}})
     used = jobs.models(config, jobs.stages(config))
     assert list(probe.targets(config, used)) == ["search (serper)", "endpoint qwen2.5_72b"]
+    several = config_of({"models": {"qwen2.5_72b": endpoint | {"url": ["http://a/v1", "http://b/v1"]}}})
+    assert list(probe.targets(several, used).items())[1:] == [
+        ("endpoint qwen2.5_72b", "http://a/v1"), ("endpoint qwen2.5_72b, 2", "http://b/v1"),
+    ]  # fmt: skip
     assert probe.origin(endpoint["url"]) == "https://api.example:8443", "no password, no path, no query"
     replay = config_of({"search": {"mode": "replay", "cache": "c"}})
     assert probe.targets(replay, used) == {}

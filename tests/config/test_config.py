@@ -100,6 +100,8 @@ def changed(path, value, base=MICRO):
         ("agents.2.teacher", "oracle", "agents.bc20.teacher: only agents that train on corrections have one"),
         ("models.oracle.accuracy", 1.2, "models.oracle.accuracy: .*less than or equal to 1"),
         ("models.student.path", None, "models.student.path: engine 'transformers' needs"),
+        ("models.student.adapter", "tuned", "models.student.adapter: unknown adapter 'tuned'"),
+        ("models.oracle", {"engine": "endpoint", "url": []}, "models.oracle.url: an endpoint needs its URL"),
     ],
 )
 def test_a_mistake_is_one_line_that_names_the_place(path, value, message):

@@ -65,7 +65,24 @@ def test_a_teacher_of_its_own_touches_that_correction_only():
 @pytest.mark.parametrize(
     "change",
     [
+        lambda raw: raw["models"]["oracle"].update(logprobs=True),
+        lambda raw: raw["models"]["oracle"].update(token_ids=True),
+        lambda raw: raw["models"]["oracle"].update(arguments=["--quantization", "fp8"]),
+        lambda raw: raw["models"]["oracle"].update(adapters={"a": "/lora"}, adapter="a"),
+        lambda raw: raw["models"]["oracle"].update(engine="endpoint", url="http://other/v1"),
+    ],
+)
+def test_what_a_server_says_touches_all_that_asks_it(change):
+    assert moved(change) == {("teacher", "evaluate"), ("bc20", "correct")}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
         lambda raw: raw["models"]["student"].update(batch=7, label="other"),
+        lambda raw: raw["models"]["student"].update(memory_fraction=0.5, prefix_caching=False, start_s=60),
+        lambda raw: raw["models"]["oracle"].update(price={"prompt": 1, "completion": 2}, api_key_env="OTHER"),
+        lambda raw: raw["models"]["student"].update(url=["http://a/v1", "http://b/v1"]),
         lambda raw: raw["agents"][2].update(label="other", tables=[3]),
         lambda raw: raw.update(title="other", benchmarks=["math2"]),
         lambda raw: raw.update(seeds=[0, 1]),

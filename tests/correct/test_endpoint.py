@@ -55,9 +55,13 @@ def server():
     httpd.server_close()
 
 
+def at(server):
+    url = f"http://127.0.0.1:{server.server_port}/v1"
+    return Model(engine="endpoint", url=url, timeout_s=5, retries=0, api_key_env=None)
+
+
 def review(server, *steps, advice=False):
-    model = Model(engine="endpoint", url=f"http://127.0.0.1:{server.server_port}/v1", timeout_s=5, retries=0)
-    engine = client.connect(model, model.url, "m")
+    engine = client.connect(at(server), "m")
     attempt = Trajectory(TASK, "p", steps, StopReason.MAX_STEPS, None, plan_text=PLAN)
     (found,) = Teacher(engine, step=Sampling(), judge=Sampling(), advice=advice).review([attempt])
     return found
@@ -133,8 +137,7 @@ def test_the_gold_answer_is_in_no_rewrite_but_by_advice(server, advice):
 def test_a_correction_that_crashes_goes_on_as_the_student_sees_it_and_is_never_a_model(server):
     """Only execution tells. The crash is the next attempt's earliest error, and costs a correction as any other."""
     server.located, server.rewritten = '{"step": 1}', step_text("multiply", "print(6 x 7)")
-    model = Model(engine="endpoint", url=f"http://127.0.0.1:{server.server_port}/v1", timeout_s=5, retries=0)
-    teacher = Teacher(client.connect(model, model.url, "m"), step=Sampling(), judge=Sampling())
+    teacher = Teacher(client.connect(at(server), "m"), step=Sampling(), judge=Sampling())
 
     def play(starts):
         (start,) = starts

@@ -52,6 +52,16 @@ def test_sampled_ids_are_used_as_they_are():
     assert ids[start + len(letters)] == c.eos_id
 
 
+def test_ids_of_another_models_tokenizer_are_not_trained_on():
+    """A teacher's turn keeps its ids, which mean something else to the student; its text counts."""
+    c = codec()
+    text = step_text("Find Ba", "print(1)")
+    own = c.turn_ids(Message("assistant", text))
+    expected = c.training_row([Message("user", "What?"), Message("assistant", text, own)])
+    for foreign in (own[::-1], (len(c.tokenizer) + 7, *own)):
+        assert c.training_row([Message("user", "What?"), Message("assistant", text, foreign)]) == expected
+
+
 def test_labels_cover_the_assistants_turns_and_their_ends_only():
     c = codec()
     ids, labels = c.training_row(messages("What?", "Plan: 2", STEPS))

@@ -1,6 +1,11 @@
-"""Servers that a job starts: ready, dying, silent, stubborn; nothing is left behind."""
+"""Servers that a job starts: ready, dying, silent, stubborn, in each other's way; nothing is left behind."""
 
+import contextlib
 import os
+import signal
+import socket
+import stat
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -8,23 +13,37 @@ from pathlib import Path
 import httpx
 import pytest
 
-from score.engine.serve import serve
+from score.engine.serve import Server, serve
 from score.errors import InfrastructureError
 
 GOOD = """
-import http.server, sys
+import http.server, os, socketserver, sys
 class H(http.server.BaseHTTPRequestHandler):
     def do_GET(self):
-        self.send_response(200); self.end_headers(); self.wfile.write(b"ok")
+        body = b'{"version": "1.2"}' if self.path == "/version" else b"ok"
+        self.send_response(200); self.send_header("Content-Length", str(len(body))); self.end_headers()
+        self.wfile.write(body)
     def log_message(self, *a): pass
+class Unix(socketserver.UnixStreamServer):
+    def get_request(self): return self.socket.accept()[0], ("", 0)
 """
-START = "http.server.HTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_forever()"
+START = """
+place = sys.argv[1]
+server = http.server.HTTPServer(("127.0.0.1", int(place)), H) if place.isdigit() else Unix(place, H)
+server.serve_forever()
+"""
 FORKS = "import subprocess; subprocess.Popen(['sleep', '300'])\n"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+TELL = "import os; print(os.getpid(), flush=True)\n"
+NEVER = "import time; time.sleep(60)\n"
+HANGS = (
+    "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
+    "print('still loading', flush=True); time.sleep(float(sys.argv[2])); raise SystemExit(7)\n"
+)
 
 
-def command(program: str):
-    return lambda port: [sys.executable, "-c", program, str(port)]
+def command(program: str, *more: str):
+    return lambda place: [sys.executable, "-c", program, place, *more]
 
 
 def group_members(pid: int) -> list[int]:
@@ -43,56 +62,202 @@ def server_group(log: Path) -> int:
     return int(log.read_text().split()[0])
 
 
-TELL = "import os; print(os.getpid(), flush=True)\n"
+def gone(group: int, within_s: float = 10) -> bool:
+    deadline = time.monotonic() + within_s
+    while group_members(group) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return group_members(group) == []
 
 
-@pytest.mark.parametrize("extra", ["", FORKS, DEAF])
-def test_a_server_answers_and_its_whole_group_ends_with_the_block(tmp_path, extra):
+def get(server: Server, path: str = "/health") -> httpx.Response:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=server.socket)) as client:
+        return client.get(server.url + path)
+
+
+@pytest.mark.parametrize("extra", ["", FORKS, DEAF, FORKS + DEAF])
+@pytest.mark.parametrize("unix", [False, True])
+def test_a_server_answers_and_its_whole_group_ends_with_the_block(tmp_path, extra, unix):
     log = tmp_path / "server.log"
-    with serve(command(TELL + extra + GOOD + START), log, timeout_s=20, grace_s=1) as url:
-        assert httpx.get(f"{url}/health").text == "ok"
+    program = TELL + extra + GOOD + START
+    with serve(command(program), log, unix=unix, timeout_s=20, grace_s=1) as server:
+        assert get(server).text == "ok"
         group = server_group(log)
-    time.sleep(0.1)
-    assert group_members(group) == []
+        assert group_members(group)
+    assert gone(group)
+
+
+def test_the_provenance_has_the_command_and_the_version(tmp_path):
+    with serve(command(GOOD + START), tmp_path / "l", unix=True, timeout_s=20) as server:
+        assert server.facts == {"command": command(GOOD + START)("SOCKET"), "version": "1.2"}
+
+
+def test_a_socket_is_this_users_alone_and_leaves_with_the_server(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("long" * 30)))
+    (tmp_path / ("long" * 30)).mkdir()
+    with serve(command(GOOD + START), tmp_path / "l", unix=True, timeout_s=20) as server:
+        folder = Path(server.socket).parent
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert len(server.socket) < 100
+    assert not folder.exists()
+    assert list((tmp_path / ("long" * 30)).iterdir()) == []
+
+
+def test_the_environment_reaches_the_server(tmp_path):
+    program = "import os; print(os.environ['WORD'])\n" + GOOD + START
+    with serve(command(program), tmp_path / "l", environment={"WORD": "42"}, timeout_s=20):
+        assert (tmp_path / "l").read_text().startswith("42")
 
 
 def test_it_ends_with_an_exception_too(tmp_path):
     log = tmp_path / "server.log"
     with pytest.raises(ZeroDivisionError), serve(command(TELL + GOOD + START), log, timeout_s=20):
         _ = 1 / 0
-    assert group_members(server_group(log)) == []
+    assert gone(server_group(log))
 
 
-def test_a_server_that_dies_shows_its_last_lines(tmp_path):
+def test_a_server_that_dies_shows_its_own_last_lines(tmp_path):
+    (tmp_path / "l").write_text("of an earlier server\n")
     program = "print('no such model'); raise SystemExit(3)"
-    with pytest.raises(InfrastructureError, match=r"code 3.*no such model"), serve(command(program), tmp_path / "l"):
+    why = r"before it was ready.*code 3.*no such model"
+    with pytest.raises(InfrastructureError, match=why) as error, serve(command(program), tmp_path / "l"):
         pass
+    assert "earlier" not in str(error.value)
 
 
 def test_a_server_that_never_gets_ready_is_given_up_and_ended(tmp_path):
     log = tmp_path / "l"
     with (
         pytest.raises(InfrastructureError, match="not ready after 1 s"),
-        serve(command(TELL + "import time; time.sleep(60)"), log, timeout_s=1),
+        serve(command(TELL + NEVER), log, timeout_s=1),
     ):
         pass
-    assert group_members(server_group(log)) == []
+    assert gone(server_group(log))
+
+
+def test_a_server_that_hangs_on_its_health_and_then_dies_is_noticed(tmp_path):
+    with (
+        pytest.raises(InfrastructureError, match=r"code 7.*still loading"),
+        serve(command(HANGS, "1"), tmp_path / "l", timeout_s=60),
+    ):
+        pass
+
+
+def test_a_server_that_hangs_on_its_health_is_given_up(tmp_path):
+    with (
+        pytest.raises(InfrastructureError, match=r"not ready after 3 s.*still loading"),
+        serve(command(HANGS, "60"), tmp_path / "l", timeout_s=3),
+    ):
+        pass
+
+
+def test_a_server_that_dies_in_the_middle_of_the_work_ends_the_block_with_an_error(tmp_path):
+    log = tmp_path / "l"
+
+    def work() -> None:
+        with serve(command(TELL + GOOD + START), log, timeout_s=20) as server:
+            assert server.death() is None
+            os.kill(server_group(log), signal.SIGKILL)
+            server.process.wait()
+            assert "code -9" in server.death()
+
+    with pytest.raises(InfrastructureError, match=r"ended with code -9; last lines.*start again"):
+        work()
+
+
+def test_a_server_whose_port_is_taken_starts_again_on_another(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        ports = []
+
+        def clashing(port: str) -> list[str]:
+            ports.append(port)
+            return command(GOOD + START)(str(taken.getsockname()[1]) if len(ports) == 1 else port)
+
+        with serve(clashing, tmp_path / "l", timeout_s=20) as server:
+            assert server.url.endswith(ports[1])
+            assert get(server).text == "ok"
+        assert "Address already in use" in (tmp_path / "l").read_text()
+
+
+def test_it_is_not_started_again_forever(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        with (
+            pytest.raises(InfrastructureError, match="Address already in use"),
+            serve(lambda _: command(GOOD + START)(port), tmp_path / "l", timeout_s=20),
+        ):
+            pass
+
+
+def test_a_port_is_held_until_the_server_has_it(tmp_path):
+    def command_of_a_rival(port: str) -> list[str]:
+        with contextlib.closing(socket.socket()) as rival, pytest.raises(OSError, match="in use"):
+            rival.bind(("127.0.0.1", int(port)))
+        return command(GOOD + START)(port)
+
+    with serve(command_of_a_rival, tmp_path / "l", timeout_s=20) as server:
+        assert get(server).text == "ok"
+
+
+JOB = """
+import sys, time
+from pathlib import Path
+from score import cli
+from score.engine.serve import serve
+
+def main(argv=None):
+    program, log = sys.argv[1:3]
+    with serve(lambda port: [sys.executable, "-c", program, port], Path(log), timeout_s=60, grace_s=1):
+        print("ready", flush=True)
+        time.sleep(60)
+
+{run}
+"""
+RUNS = {"under the command line": "cli.run(main)", "by itself": "main()"}
+
+
+def start_job(run: str, program: str, log: Path) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", JOB.format(run=run), program, str(log)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+def wait_for(log: Path) -> None:
+    deadline = time.monotonic() + 20
+    while not (log.exists() and log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("phase", ["starting", "running"])
+def test_a_signal_to_the_job_ends_the_server_and_all_that_it_started(tmp_path, run, sign, phase):
+    log = tmp_path / "server.log"
+    program = TELL + FORKS + DEAF + (NEVER if phase == "starting" else GOOD + START)
+    job = start_job(run, program, log)
+    if phase == "running":
+        assert job.stdout.readline() == b"ready\n"
+    wait_for(log)
+    job.send_signal(sign)
+    job.communicate(timeout=30)
+    assert job.returncode != 0
+    assert gone(server_group(log))
+
+
+def test_an_impatient_second_signal_leaves_nothing_behind(tmp_path):
+    log = tmp_path / "server.log"
+    job = start_job("cli.run(main)", TELL + FORKS + DEAF + GOOD + START, log)
+    assert job.stdout.readline() == b"ready\n"
+    for _ in range(3):
+        job.send_signal(signal.SIGTERM)
+        time.sleep(0.2)
+    job.communicate(timeout=30)
+    assert gone(server_group(log))
 
 
 def test_kill_9_of_the_job_takes_the_server_along(tmp_path):
     log = tmp_path / "server.log"
-    program = (
-        "import sys, time; from pathlib import Path; from score.engine.serve import serve\n"
-        f"with serve(lambda port: [sys.executable, '-c', {TELL + GOOD + START!r}, str(port)], Path({str(log)!r})):\n"
-        "    print('ready', flush=True); time.sleep(60)\n"
-    )
-    import subprocess
-
-    job = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, env={**os.environ})
+    job = start_job("main()", TELL + GOOD + START, log)
     assert job.stdout.readline() == b"ready\n"
     job.kill()
-    job.wait()
-    deadline = time.monotonic() + 5
-    while group_members(server_group(log)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert group_members(server_group(log)) == []
+    job.communicate()
+    assert gone(server_group(log))

@@ -176,8 +176,8 @@ def run(server, tmp_path, monkeypatch):
         config["roles"].update(roles)
         (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
         given = [tmp_path / "gaia.jsonl", tmp_path / "predictions.jsonl", tmp_path / "work"]
-        made = [tmp_path / "verdicts/gaia.jsonl", tmp_path / "verdicts/gaia.agreement.json"]
-        names = ("--config", "--tasks", "--predictions", "--work", "--out", "--agreement")
+        made = [tmp_path / f"verdicts/gaia.{kind}" for kind in ("jsonl", "agreement.json", "provenance.json")]
+        names = ("--config", "--tasks", "--predictions", "--work", "--out", "--agreement", "--provenance")
         paths = [tmp_path / "config.yaml", *given, *made]
         stage.main(["--benchmark", "gaia", "--sample", str(sample), *sum(zip(names, map(str, paths), strict=True), ())])
         return read_rows(made[0]), json.loads(made[1].read_text())

@@ -15,6 +15,7 @@ from score.judge import Judge
 from score.records import Step, StopReason, Task, Trajectory
 from score.train import grpo
 from score.train.grpo import RewardModel
+from score.usage import Usage
 
 GRPO = Grpo(lr=1e-3, updates=2, batch=8, micro_batch=4, generations=4)
 PREFIX = (Step("Find Ba", "x = 4\nprint(x)", "4"),)
@@ -107,7 +108,10 @@ class TestRewardModel:
         task = Task("Ba", "Who?", ("Ada",), "toy", {"metric": "judge"})
         rolled = dataclasses.replace(self.trajectory(answer="she"), task=task)
         for _ in range(2):
-            with grpo.reward_model(config, self.agent, GRPO, tmp_path) as model:
+            with (
+                Usage(tmp_path, "grpo") as usage,
+                grpo.reward_model(config, self.agent, GRPO, tmp_path, usage) as model,
+            ):
                 assert model([rolled], [KeyStep(task, 0, None, (), None, None)]) == [(1.0, "final")]
         assert opened == ["small", "small"]
         (row,) = read_rows(tmp_path / "rulings.jsonl")

@@ -8,9 +8,12 @@ turn.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
+import os
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from score.agent.episode import Episode
 from score.agent.sessions import Fresh, Sessions
@@ -105,29 +108,37 @@ def advance(turns: Sequence[tuple[Episode, Completion]], sessions: dict[Episode,
 async def _run_async(
     episodes: Iterable[Episode], engine: AsyncEngine, turns: _Turns, sessions: Sessions, on_done: OnDone
 ) -> None:
-    one_at_a_time = asyncio.Lock()
-    slots = asyncio.Semaphore(engine.concurrency)
+    waiting, loop = iter(episodes), asyncio.get_running_loop()
+    # A step's clock starts with it, so no more run at once than the cores can serve in time.
+    steps = ThreadPoolExecutor(max(8, 4 * len(os.sched_getaffinity(0))), "step")
+    doors = ThreadPoolExecutor(1, "session")  # one session is opened or closed at a time
 
     async def play(episode: Episode) -> None:
-        async with slots:
-            try:
-                async with one_at_a_time:
-                    session = await asyncio.to_thread(sessions.open, episode)
-                try:
-                    while episode.stop is None:
-                        completion = episode.next_forced() or await engine.complete(turns.request(episode))
-                        code = episode.take(completion)
-                        if code is not None:
-                            episode.observe(await asyncio.to_thread(session.run, code))
-                except InfrastructureError as error:
-                    episode.fail(error)
-                finally:
-                    async with one_at_a_time:
-                        await asyncio.to_thread(sessions.close, episode, session)
-            except InfrastructureError as error:
-                episode.fail(error)
-        on_done(episode)
+        given = episode.forced
+        opening = loop.run_in_executor(doors, sessions.open, episode)
+        try:
+            if given:  # which opening may play; else the first request does not wait for it
+                await opening
+            while episode.stop is None:
+                completion = episode.next_forced() or await engine.complete(turns.request(episode))
+                code = episode.take(completion)
+                if code is not None:
+                    episode.observe(await loop.run_in_executor(steps, (await opening).run, code))
+        except InfrastructureError as error:
+            episode.fail(error)
+        finally:
+            with contextlib.suppress(InfrastructureError):  # it could not be opened, which the episode has met
+                await loop.run_in_executor(doors, sessions.close, episode, await opening)
 
-    async with engine, asyncio.TaskGroup() as group:
-        for episode in episodes:
-            group.create_task(play(episode))
+    async def work() -> None:
+        for episode in waiting:
+            await play(episode)
+            on_done(episode)
+
+    try:
+        async with engine, asyncio.TaskGroup() as group:
+            for _ in range(engine.concurrency):
+                group.create_task(work())
+    finally:
+        for threads in (steps, doors):
+            threads.shutdown(wait=False, cancel_futures=True)

@@ -54,6 +54,7 @@ class Episode:
         self.task, self.limits, self.seed, self.system = task, limits, seed, system
         self.stop: StopReason | None = None
         self.plan: Message | None = None
+        self.plan_logprobs: tuple[float, ...] | None = None
         self.steps: list[Step] = []
         self.observations: list[Observation | None] = []  # of each step; None where no code was run
         self.answer: str | None = None
@@ -114,6 +115,7 @@ class Episode:
 
     def _take_plan(self, completion: Completion) -> None:
         self.plan = Message("assistant", completion.text, completion.token_ids)
+        self.plan_logprobs = completion.logprobs
         self._malformed = int(protocol.parse_plan(completion.text) is None)
         if self._forced:
             self._forced.pop(0)
@@ -123,7 +125,8 @@ class Episode:
     def _take_step(self, completion: Completion) -> str | None:
         parsed = protocol.parse_step(completion.text)
         thought, code = parsed or ("", "")
-        self.steps.append(Step(thought, code, text=completion.text, token_ids=completion.token_ids))
+        ids, logprobs = completion.token_ids, completion.logprobs
+        self.steps.append(Step(thought, code, text=completion.text, token_ids=ids, logprobs=logprobs))
         if parsed is not None:
             self._malformed = 0
             return code
@@ -175,6 +178,7 @@ class Episode:
             plan=plan,
             plan_text=self.plan and self.plan.content,
             plan_token_ids=self.plan and self.plan.token_ids,
+            plan_logprobs=self.plan_logprobs,
             steps=tuple(self.steps),
             stop=self.stop,
             answer=self.answer,

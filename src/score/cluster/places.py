@@ -76,7 +76,8 @@ def cached(name: str, home: Path) -> list[Path]:
 
 def keys(config: Config, used: Iterable[str], environ: Mapping[str, str]) -> Finding:
     """Every variable that models in use and search read is set here, so that jobs inherit it. No value is shown."""
-    endpoints = {name: entry.api_key_env for name, entry in config.models.items() if entry.engine == "endpoint"}
+    remote = {name: entry for name, entry in config.models.items() if entry.engine == "endpoint"}
+    endpoints = {name: entry.api_key_env for name, entry in remote.items() if entry.api_key_env}
     needed = {endpoints[name] for name in used if name in endpoints}
     wanted = [name for name in site.keys(config) if name in needed or name not in endpoints.values()]
     if config.search.mode == "replay":  # the cache answers

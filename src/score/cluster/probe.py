@@ -53,7 +53,12 @@ def targets(config: Config, used: Sequence[str]) -> dict[str, str]:
     if search.mode != "replay" and (url := search.url or _SERVICES.get(search.backend)):
         found[f"search ({search.backend})"] = url
     entries = {name: config.models[name] for name in used}
-    return found | {f"endpoint {name}": entry.url for name, entry in entries.items() if entry.engine == "endpoint"}
+    asked = [(name, entry.urls) for name, entry in entries.items() if entry.engine == "endpoint"]
+    return found | {
+        f"endpoint {name}" + (f", {number}" if number > 1 else ""): url
+        for name, urls in asked
+        for number, url in enumerate(urls, start=1)
+    }
 
 
 def origin(url: str) -> str:

@@ -147,7 +147,9 @@ def _given(environ: Mapping[str, str], ours: Mapping[str, None]) -> list[str]:
 def keys(config: Config) -> list[str]:
     """Environment variables that the config's models, search and judges read."""
     search = config.search
-    endpoints = [model.api_key_env for model in config.models.values() if model.engine == "endpoint"]
+    endpoints = [
+        model.api_key_env for model in config.models.values() if model.engine == "endpoint" and model.api_key_env
+    ]
     named = [name for text in (search.url, search.cache) if text for name in re.findall(r"\$\{?(\w+)", text)]
     return list(dict.fromkeys([*endpoints, *_BACKEND_KEYS.get(search.backend, ()), *named]))
 

@@ -110,10 +110,12 @@ def _check_references(config: Config) -> None:
             _known(f"roles.{role}", model, config.models, "model")
             _check_served(f"roles.{role}", model, config)
     for name, model in config.models.items():
-        if model.engine == "endpoint" and not model.url:
+        if model.engine == "endpoint" and not all([model.urls, *model.urls]):
             raise ScoreError(f"config: models.{name}.url: an endpoint needs its URL")
         if model.engine in ("transformers", "vllm") and not model.path:
             raise ScoreError(f"config: models.{name}.path: engine {model.engine!r} needs a model folder or hub name")
+        if model.adapter is not None:
+            _known(f"models.{name}.adapter", model.adapter, model.adapters, "adapter")
     names: dict[str, Agent] = {}
     for i, agent in enumerate(config.agents):
         if agent.name in names:

@@ -53,6 +53,13 @@ class Search(Section):
     share_cache: bool = Field(False, description="let training and evaluation read one file, on purpose")
 
 
+class Price(Section):
+    """What an endpoint's owner asks for, in US dollars per million tokens."""
+
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+
+
 class Model(Section):
     """A model and how a job reaches it."""
 
@@ -64,14 +71,34 @@ class Model(Section):
     dtype: Literal["float32", "bfloat16", "auto"] = "auto"
     batch: Count = Field(32, description="in-process: conversations decoded together; over HTTP: requests in flight")
     gpus: int = Field(0, ge=0, description="GPUs its server or trainer takes (tensor parallel)")
-    url: str | None = Field(None, description="endpoint: base URL of an OpenAI-compatible server")
-    api_key_env: str = Field("OPENAI_API_KEY", description="endpoint: environment variable that holds the key")
+    url: str | list[str] | None = Field(
+        None, description="endpoint: base URL of an OpenAI-compatible server, or several that share the work"
+    )
+    api_key_env: str | None = Field(
+        "OPENAI_API_KEY", description="endpoint: environment variable that holds the key; null: it asks for none"
+    )
     timeout_s: float = Field(600, gt=0, description="seconds before one request is given up and retried")
     retries: int = Field(
         5, ge=0, description="further tries of a request after 408, 409, 429, 5xx or a lost connection"
     )
+    start_s: float = Field(1800, gt=0, description="vllm: seconds until the server must be ready")
+    memory_fraction: float | None = Field(None, gt=0, le=1, description="vllm: share of a GPU's memory; null: its own")
+    prefix_caching: bool = Field(True, description="vllm: compute the conversation so far only once")
+    adapters: dict[Name, str] = Field(default_factory=dict, description="vllm: LoRA adapters to serve, name: folder")
+    adapter: str | None = Field(None, description="vllm: the one of them that answers; null: the model itself")
+    arguments: list[str] = Field(default_factory=list, description="vllm: more words for its command line")
+    token_ids: bool = Field(
+        False, description="endpoint: it is a vLLM (started with --generation-config vllm); keep ids as sampled"
+    )
+    logprobs: bool = Field(False, description="vllm, endpoint: keep the log-probability of each sampled token")
+    price: Price | None = Field(None, description="for the cost in ledger.csv")
     leap: Share = Field(0.4, description="oracle: chance that a demonstration skips an eligible step")
     accuracy: Share = Field(1.0, description="oracle: chance that a turn it locates, and one it rewrites, is right")
+
+    @property
+    def urls(self) -> list[str]:
+        """The addresses of an endpoint."""
+        return [self.url] if isinstance(self.url, str) else list(self.url or ())
 
 
 class Roles(Section):

@@ -22,11 +22,12 @@ from score.correct.mps import Mentored, Start, mentor
 from score.correct.sets import summarise
 from score.correct.teacher import Teacher
 from score.data.splits import part_of
-from score.engine import open_engine
+from score.engine import check_gpus, open_engine, resolve_path
 from score.errors import ScoreError
 from score.jsonl import ResumableRows, read_rows, write_rows
-from score.provenance import provenance, write
+from score.provenance import model_digest, provenance, write
 from score.records import Task, Trajectory
+from score.usage import Usage
 
 log = logging.getLogger("correct")
 
@@ -62,18 +63,24 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not tasks:
         raise ScoreError(f"{args.splits}: part 'mentored' is empty; lower data.cold_start_share or give more questions")
     student, teacher_name = lineage.cold_start(config, args.agent), lineage.teacher(config, args.agent)
+    entry = config.models[teacher_name]
+    check_gpus(entry, config.models[lineage.base_model(config, student)])
     with (
         work_rows(args.work, "attempts", args.shard) as rows,
         work_rows(args.work, "replies", args.shard) as replies,
+        Usage(args.work, "attempts", args.shard) as usage,
         open_tools(config, "train") as tools,
-        open_engine(config.models[teacher_name], args.work / f"teacher.{args.shard}.log") as teacher_engine,
+        open_engine(entry, args.work / f"teacher.{args.shard}.log") as engine,
         acting(config, student, args.seed, args.root, args.work / f"student.{args.shard}.log", tools) as agent,
     ):
-        sampling = config.sampling
+        sampling, agent = config.sampling, agent.counted(usage)
         advice = config.correct.advice
+        teacher_engine = usage.counted(engine, "teacher")
         teacher = Teacher(teacher_engine, step=sampling.step, judge=sampling.judge, advice=advice, replies=replies)
         records = mentor_with(agent, teacher, args.shard.take(tasks), rows)
         facts = {"seed": args.seed, "model": agent.digest, "sandbox": [*agent.pool.layers, agent.pool.versions]}
+        digest = model_digest(resolve_path(entry.path or entry.engine), entry.revision)
+        facts |= {"stage": "correct", "agent": args.agent, "teacher": digest, **usage.facts()}
     write_rows(args.out, [record.to_json() for record in records])
     write(args.provenance, provenance(fingerprint.settings(config, "correct", args.agent), **facts))
     log.info("%s", summarise(records))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from score.config.schema import Model
+from score.engine import gpus, vllm
 from score.engine.base import Engine
 from score.errors import ScoreError
 
@@ -44,24 +45,39 @@ def open_engine(model: Model, log: Path, *, path: str | None = None, seed: int =
 
     if model.engine == "endpoint":
         if path is not None:
-            raise ScoreError(f"an endpoint at {model.url} cannot serve the trained model {path}")
-        yield openai.connect(model, model.url, model.path or "default", key=openai.endpoint_key(model))
+            raise ScoreError(f"an endpoint at {', '.join(model.urls)} cannot serve the trained model {path}")
+        yield openai.connect(model, model.path or "default")
     elif model.engine == "oracle":
         options = ["--leap", str(model.leap), "--seed", str(seed), "--accuracy", str(model.accuracy)]
-        with serve(
-            lambda port: [sys.executable, "-m", "score.micro.server", "--port", str(port), *options], log
-        ) as url:
-            yield openai.connect(model, f"{url}/v1", "oracle")
+        with serve(lambda port: [sys.executable, "-m", "score.micro.server", "--port", port, *options], log) as server:
+            yield openai.connect(model, "oracle", server=server)
     else:
-        with serve(lambda port: vllm_command(model, path, port), log, timeout_s=1800) as url:
-            yield openai.connect(model, f"{url}/v1", "model")
+        trained, folder = path is not None, resolve_path(path or model.path)
+        with (
+            gpus.of_this_job().lent(model) as taken,
+            serve(
+                lambda socket: vllm.command(model, folder, socket, trained=trained), log, unix=True,
+                environment=vllm.ENVIRONMENT | gpus.environment(taken), timeout_s=model.start_s,
+            ) as server,
+        ):  # fmt: skip
+            yield openai.connect(model, vllm.name(model, trained=trained), server=server)
 
 
-def vllm_command(model: Model, path: str | None, port: int) -> list[str]:
-    """The command line of a vLLM server for a config entry."""
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", resolve_path(path or model.path)]
-    command += ["--served-model-name", "model", "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--max-model-len", str(model.context), "--dtype", model.dtype, "--enable-prefix-caching"]
-    if model.gpus > 1:
-        command += ["--tensor-parallel-size", str(model.gpus)]
-    return [*command, "--revision", model.revision] if model.revision and path is None else command
+def check_gpus(*models: Model) -> None:
+    """Raises `ScoreError` if this job lacks GPUs for the servers of all these models; called before any starts."""
+    if served := _on_gpus(models):
+        gpus.of_this_job().check(*served)
+
+
+def keep_gpus(own: Model, *others: Model) -> None:
+    """Leaves this process the GPUs of the model that it trains, and the rest to the servers that it will start.
+
+    To be called before CUDA is first used. Raises as `check_gpus` does; without a server on GPUs nothing changes.
+    """
+    if served := _on_gpus(others):
+        gpus.of_this_job().check(own, *served)
+        gpus.of_this_job().keep(own)
+
+
+def _on_gpus(models: Iterable[Model]) -> list[Model]:
+    return [model for model in models if model.engine == "vllm" and model.gpus]

@@ -30,13 +30,17 @@ class Request:
 
 @dataclass(frozen=True)
 class Completion:
-    """`token_ids` are the sampled ids without the end-of-turn token; None where the backend does not tell."""
+    """`token_ids` are the sampled ids without the end-of-turn token, `logprobs` their log-probabilities; None where the
+    backend does not tell. `cached_tokens` of the prompt did not have to be computed again.
+    """
 
     text: str
     finish: Finish = "stop"
     token_ids: tuple[int, ...] | None = None
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    logprobs: tuple[float, ...] | None = None
+    cached_tokens: int = 0
 
 
 class BatchEngine(Protocol):

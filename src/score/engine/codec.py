@@ -8,7 +8,7 @@ wherever it occurs: nothing is ever decoded and tokenised again.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from transformers import PreTrainedTokenizerBase
@@ -62,10 +62,13 @@ class ChatCodec:
         return [token for segment in self.segments(messages) for token in segment.ids]
 
     def training_row(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-        """(input_ids, labels): loss on the assistant's own tokens only, -100 on everything that it read."""
+        """(input_ids, labels): loss on the assistant's own tokens only, -100 on everything that it read.
+
+        A teacher's ids count only if they are of this tokenizer, which shows in the text that they stand for.
+        """
         ids: list[int] = []
         labels: list[int] = []
-        for segment in self.segments(messages):
+        for segment in self.segments([self._in_own_ids(message) for message in messages]):
             ids += segment.ids
             labels += segment.ids if segment.assistant else [-100] * len(segment.ids)
         return ids, labels
@@ -73,6 +76,14 @@ class ChatCodec:
     def turn_ids(self, message: Message) -> tuple[int, ...]:
         """Ids of one assistant turn without its end token."""
         return message.token_ids if message.token_ids is not None else self._encode(self._clean(message.content))
+
+    def _in_own_ids(self, message: Message) -> Message:
+        if message.token_ids is None or self._stands_for(message.token_ids, message.content):
+            return message
+        return replace(message, token_ids=None)
+
+    def _stands_for(self, ids: Sequence[int], text: str) -> bool:
+        return max(ids, default=0) < len(self.tokenizer) and self.decode(ids) == text
 
     def decode(self, ids: Sequence[int]) -> str:
         return self.tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)

@@ -1,8 +1,11 @@
 """Starts a model server for the time of a `with` block and ends it with the job.
 
-The server gets a port of the operating system's choice on 127.0.0.1 and a process group of its own. While it starts,
-its health and its process are both watched; if it ends early the error shows its last lines. On exit, exception or
-SIGTERM the whole group gets TERM and, if it does not go, KILL.
+A server that can listen on a Unix socket gets one in a private folder: nobody else can be there first, or answer in its
+place. Others get a port of the operating system's choice on 127.0.0.1. While the server starts, its health and its
+process are both watched; if it ends early the error shows its last lines. On exit, exception, SIGTERM or SIGINT, while
+it is starting too, the whole process group gets TERM and, if it does not go, KILL. A server that ends in the middle of
+the work is an `InfrastructureError` that shows its last lines, for every request (`Server.death`) and for the block as
+a whole, so that a stage does not end well with a server that did not.
 """
 
 from __future__ import annotations
@@ -10,52 +13,134 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
+import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx
 
 from score.errors import InfrastructureError
 
+Command = Callable[[str], Sequence[str]]
+"""The server's command line for a port or for the path of a socket."""
+
 _PR_SET_PDEATHSIG = 1
+_LONGEST_SOCKET = 100  # a socket's path has 107 bytes at most, wherever TMPDIR is
+_STARTS = 3
+_POLL_S = 2.0  # one look at the health of a server, which may hang
+_IN_USE = "address already in use"
+_ENDING = (signal.SIGTERM, signal.SIGINT)
+
+
+@dataclass
+class Server:
+    """A server that runs. `url` has no path; `socket` is the Unix socket that it is reached by, if any."""
+
+    url: str
+    socket: str | None
+    process: subprocess.Popen
+    log: Path
+    said_before: int
+    """Bytes of the log that are not this server's."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """For the provenance: the exact command, but for the place, and the version that the server gives for itself."""
+
+    def death(self) -> str | None:
+        """How the server ended and its last lines; None while it runs."""
+        code = self.process.poll()
+        return None if code is None else f"the server ended with code {code}; {self.last_lines()}"
+
+    def last_lines(self, lines: int = 8) -> str:
+        return f"last lines of {self.log}: " + " | ".join(self.said().splitlines()[-lines:])
+
+    def said(self) -> str:
+        with open(self.log, "rb") as file:
+            file.seek(self.said_before)
+            return file.read().decode("utf-8", "replace")
 
 
 @contextlib.contextmanager
 def serve(
-    command: Callable[[int], Sequence[str]], log: Path, *, timeout_s: float = 600, grace_s: float = 10
-) -> Iterator[str]:
-    """Yields the server's base URL ("http://127.0.0.1:PORT") once GET /health answers 200.
+    command: Command, log: Path, *, unix: bool = False, environment: Mapping[str, str] | None = None,
+    timeout_s: float = 600, grace_s: float = 10,
+) -> Iterator[Server]:  # fmt: skip
+    """Yields the server once GET /health answers 200.
+
+    A port is bound here, with SO_REUSEADDR and SO_REUSEPORT but without listening, until the server has ended: the
+    system gives it to nobody else, and a server that sets either of the two can listen on it. If the server finds it in
+    use all the same, or sets neither, it is started again on another one, which nobody holds.
 
     Args:
-        command: the server's command line for a given port.
         log: file that receives its output.
+        unix: the command is for a socket's path, not for a port.
+        environment: variables of the server's beside this process's own.
     Raises:
-        InfrastructureError: it ended before it was ready, or was not ready in time.
+        InfrastructureError: it ended, before it was ready or after that, or was not ready in time.
     """
-    port = free_port()
     log.parent.mkdir(parents=True, exist_ok=True)
+    with _ended_by_sigterm(), contextlib.ExitStack() as kept:
+        for start in range(1, _STARTS + 1):
+            place = kept.enter_context(_socket_path() if unix else _port(held=start == 1))
+            server = None
+            try:
+                with _signals_put_off():
+                    server = _start(command, place, log, unix, environment)
+                if not _await_health(server, timeout_s, again=start < _STARTS):
+                    continue
+                words = [("SOCKET" if unix else "PORT") if word == place else word for word in server.process.args]
+                server.facts = {"command": words, "version": _version(server)}
+                yield server
+                if why := server.death():
+                    raise InfrastructureError(f"{why}; what is done is kept, start again")
+                return
+            finally:
+                if server is not None:
+                    with _signals_put_off():
+                        _end(server.process, grace_s)
+
+
+def _start(command: Command, place: str, log: Path, unix: bool, environment: Mapping[str, str] | None) -> Server:
     with open(log, "ab") as output:
+        before = output.seek(0, os.SEEK_END)
         process = subprocess.Popen(
-            list(command(port)), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            start_new_session=True, preexec_fn=_die_with_parent,
+            list(command(place)), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+            start_new_session=True, preexec_fn=_die_with_parent, env={**os.environ, **(environment or {})},
         )  # fmt: skip
-    url = f"http://127.0.0.1:{port}"
+    url = "http://localhost" if unix else f"http://127.0.0.1:{place}"
+    return Server(url, place if unix else None, process, log, before)
+
+
+@contextlib.contextmanager
+def _socket_path() -> Iterator[str]:
+    folder = tempfile.mkdtemp(prefix="score-")  # which only this user may enter
+    if len(folder) > _LONGEST_SOCKET - len("/socket"):
+        os.rmdir(folder)
+        folder = tempfile.mkdtemp(prefix="score-", dir="/tmp")
     try:
-        _await_health(process, f"{url}/health", log, timeout_s)
-        yield url
+        yield os.path.join(folder, "socket")
     finally:
-        _end(process, grace_s)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
+@contextlib.contextmanager
+def _port(*, held: bool) -> Iterator[str]:
+    with socket.socket() as holder:
+        for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            holder.setsockopt(socket.SOL_SOCKET, option, 1)
+        holder.bind(("127.0.0.1", 0))
+        port = str(holder.getsockname()[1])
+        if not held:
+            holder.close()
+        yield port
 
 
 def _die_with_parent() -> None:
@@ -64,25 +149,68 @@ def _die_with_parent() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _await_health(process: subprocess.Popen, url: str, log: Path, timeout_s: float) -> None:
+def _await_health(server: Server, timeout_s: float, *, again: bool) -> bool:
+    """False if the server ended since its port was in use, and may be started `again`.
+
+    Raises `InfrastructureError` if it does not get ready.
+    """
     deadline = time.monotonic() + timeout_s
     pause = 0.05
-    while time.monotonic() < deadline:
-        if process.poll() is not None:
-            raise InfrastructureError(
-                f"the server ended with code {process.returncode} before it was ready; {_tail(log)}"
-            )
-        with contextlib.suppress(httpx.HTTPError):
-            if httpx.get(url, timeout=5).status_code == 200:
-                return
-        time.sleep(pause)
-        pause = min(2.0, pause * 1.5)
-    raise InfrastructureError(f"the server was not ready after {timeout_s:.0f} s; {_tail(log)}")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=server.socket), timeout=_POLL_S) as client:
+        while time.monotonic() < deadline:
+            if why := server.death():
+                if again and server.socket is None and _IN_USE in server.said().lower():
+                    return False
+                raise InfrastructureError(f"before it was ready {why}")
+            with contextlib.suppress(httpx.HTTPError):
+                if client.get(f"{server.url}/health").status_code == 200:
+                    return True
+            time.sleep(pause)
+            pause = min(2.0, pause * 1.5)
+    raise InfrastructureError(f"the server was not ready after {timeout_s:.0f} s; {server.last_lines()}")
 
 
-def _tail(log: Path, lines: int = 8) -> str:
-    last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-    return f"last lines of {log}: " + " | ".join(last)
+def _version(server: Server) -> str | None:
+    """What the server says at /version, as vLLM does; None if it says nothing."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=server.socket), timeout=_POLL_S) as client:
+        try:
+            return str(client.get(f"{server.url}/version").raise_for_status().json()["version"])
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return None
+
+
+@contextlib.contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Where nobody handles SIGTERM, it becomes an exit like any other, which ends the server."""
+    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+@contextlib.contextmanager
+def _signals_put_off() -> Iterator[None]:
+    """SIGTERM and SIGINT take effect after the block: no server starts unseen, none is left half ended."""
+    if not _in_main_thread():
+        yield
+        return
+    late: list[int] = []
+    handlers = {number: signal.signal(number, lambda number, frame: late.append(number)) for number in _ENDING}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if late:
+            signal.raise_signal(late[0])
+
+
+def _in_main_thread() -> bool:
+    return threading.current_thread() is threading.main_thread()
 
 
 def _end(process: subprocess.Popen, grace_s: float) -> None:

@@ -25,6 +25,7 @@ from transformers import (
 )
 
 from score.config.schema import Model, Sampling
+from score.engine import gpus
 from score.engine.base import Completion, Request
 from score.engine.codec import ChatCodec
 from score.errors import ScoreError
@@ -127,6 +128,8 @@ def load_model(path: str, dtype: str, revision: str | None = None) -> tuple[PreT
 def open_transformers(model: Model, path: str) -> Iterator[TransformersEngine]:
     """Loads the model for the time of a `with` block."""
     loaded, codec = load_model(path, model.dtype, model.revision)
-    if torch.cuda.is_available():
-        loaded = loaded.to("cuda")
-    yield TransformersEngine(loaded, codec, context=model.context, batch=model.batch)
+    with contextlib.ExitStack() as kept:
+        if torch.cuda.is_available():
+            found = gpus.of_this_job()
+            loaded = loaded.to(found.device(kept.enter_context(found.lent(model))))
+        yield TransformersEngine(loaded, codec, context=model.context, batch=model.batch)

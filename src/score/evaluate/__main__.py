@@ -24,6 +24,7 @@ from score.data.metric import metric_of
 from score.jsonl import read_rows, write_rows
 from score.provenance import provenance, write
 from score.records import Task
+from score.usage import Usage
 
 log = logging.getLogger("evaluate")
 
@@ -48,11 +49,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     attempts = [Attempt(task) for task in args.shard.take(tasks)]
     with (
         work_rows(args.work, "attempts", args.shard) as rows,
+        Usage(args.work, "attempts", args.shard) as usage,
         open_tools(config, "test") as tools,
         acting(config, args.agent, args.seed, args.root, args.work / f"server.{args.shard}.log", tools) as agent,
     ):
+        agent = agent.counted(usage)
         done = agent.run(attempts, config.sampling.evaluate, rows, f"evaluate {args.agent}")
         facts = {"seed": args.seed, "model": agent.digest, "sandbox": [*agent.pool.layers, agent.pool.versions]}
+        facts |= {"stage": "evaluate", "agent": args.agent, **usage.facts()}
     write_rows(args.out, [trajectory.to_json() for trajectory in done])
     write(args.provenance, provenance(fingerprint.settings(config, "evaluate", args.agent), **facts))
     log.info("%s: %s", args.agent, dict(Counter(trajectory.stop.value for trajectory in done)))

@@ -26,7 +26,7 @@ from score.config.schema import Agent, Grpo
 from score.correct.sets import KeyStep
 from score.data.metric import by_rules
 from score.data.splits import part_of
-from score.engine import open_engine
+from score.engine import keep_gpus, open_engine
 from score.engine.base import Completion, Request
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, read_rows
@@ -35,6 +35,7 @@ from score.provenance import input_key, provenance
 from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool, Tools
 from score.train import rewards
+from score.usage import Usage
 
 log = logging.getLogger("grpo")
 
@@ -118,7 +119,7 @@ def _turn_case(trajectory: Trajectory, key_step: KeyStep, reference, decided: bo
 
 
 @contextlib.contextmanager
-def reward_model(config: Config, agent: Agent, settings: Grpo, work: Path) -> Iterator[RewardModel]:
+def reward_model(config: Config, agent: Agent, settings: Grpo, work: Path, usage: Usage) -> Iterator[RewardModel]:
     """Opens the reward judge, if the config names one; its rulings are kept in the work folder."""
     name = config.roles.reward_judge
     if name is None:
@@ -126,7 +127,8 @@ def reward_model(config: Config, agent: Agent, settings: Grpo, work: Path) -> It
         return
     model = config.models[name]
     with ResumableRows(work / "rulings.jsonl") as rows, open_engine(model, work / "judge.log") as engine:
-        yield RewardModel(agent, settings, Judge(engine, config.sampling.judge, identity(name, model), rows))
+        judge = Judge(usage.counted(engine, "reward_judge"), config.sampling.judge, identity(name, model), rows)
+        yield RewardModel(agent, settings, judge)
 
 
 def usable(key_steps: Sequence[KeyStep], codec, max_prompt: int) -> tuple[list[KeyStep], dict[str, int]]:
@@ -181,7 +183,7 @@ def dataset_rows(key_steps: Sequence[KeyStep], prompts_per_update: int) -> list[
 
 def train(
     model, codec, key_steps: Sequence[KeyStep], config: Config, agent: Agent, settings: Grpo, work: Path, seed: int,
-    held_out: Sequence[Task] = (), *, tools: Tools,
+    held_out: Sequence[Task] = (), *, tools: Tools, usage: Usage,
 ):  # fmt: skip
     """Trains `model`; returns (model, log history). `held_out` gives the learning curve, if the settings want one."""
     import torch
@@ -207,7 +209,7 @@ def train(
         **trainer_arguments(settings, work, seed),
     )
     model = lora(model, settings.lora)
-    with sandbox(config) as pool, reward_model(config, agent, settings, work) as reward:
+    with sandbox(config) as pool, reward_model(config, agent, settings, work, usage) as reward:
         key_steps = replaying(key_steps, config, pool, tools)
         rows = dataset_rows(key_steps, settings.batch // settings.generations)
         rollouts = Rollouts(
@@ -220,6 +222,7 @@ def train(
             callbacks=[ProgressCallback(f"grpo {agent.name}")], optimizers=optimizers(model, settings),
             rollouts=rollouts, negative_weight=settings.negative_weight,
         )  # fmt: skip
+        trainer.engine = usage.counted(trainer.engine, "student")
         quiet(trainer)
         if settings.eval_every and held_out:
             curve = HeldOut(held_out, config.sampling.evaluate, every=settings.eval_every, batch=settings.batch)
@@ -240,6 +243,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read(args.config)
     agent = lineage.agent(config, args.agent)
     settings = config.training.grpo[agent.settings]
+    judges = [config.models[config.roles.reward_judge]] if config.roles.reward_judge else []
+    keep_gpus(config.models[lineage.base_model(config, agent.name)], *judges)
     from score.train.output import finish
     from score.train.start import load_start
 
@@ -253,11 +258,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         key_steps, counts = usable(rows, start.codec, settings.max_prompt)
         log.info("%s: %s", agent.name, counts)
         work = args.work / input_key([args.data], start.digest)
-        model, history = train(
-            start.model, start.codec, key_steps, config, agent, settings, work, args.seed, held_out, tools=tools
-        )
-    settings_used = fingerprint.settings(config, "grpo", agent.name)
-    record = provenance(settings_used, seed=args.seed, start=start.digest, data=counts)
+        with Usage(work, "grpo") as usage:
+            model, history = train(
+                start.model, start.codec, key_steps, config, agent, settings, work, args.seed, held_out, tools=tools,
+                usage=usage,
+            )  # fmt: skip
+    facts = {"stage": "grpo", "agent": agent.name, "seed": args.seed, **usage.facts()}
+    record = provenance(fingerprint.settings(config, "grpo", agent.name), start=start.digest, data=counts, **facts)
     finish(args.out, model, start.codec.tokenizer, history, record, work)
 
 
