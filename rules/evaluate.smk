@@ -39,6 +39,7 @@ rule evaluate:
         ),
         shards=PLAN.code("shards"),
         which=lambda wildcards: PLAN.part_option(wildcards.part),
+        samples=lambda wildcards: PLAN.samples(wildcards.part),
         image=PLAN.image("serve"),
     shell:
         'python -m score.evaluate --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
@@ -74,6 +75,7 @@ rule gather_evaluation:
         ),
         shards=PLAN.code("shards"),
         which=PLAN.part_option("main"),
+        samples=PLAN.samples("main"),
         image=PLAN.image("core"),
     shell:
         "python -m score.gather evaluation --rows {input.rows} --records {input.records} --tasks {input.tasks} "
@@ -100,6 +102,14 @@ use rule gather_evaluation as gather_evaluation_deep with:
         provenance="results/{experiment}/eval/{agent}/{seed}/provenance.deep.json",
     log:
         "results/{experiment}/logs/eval/{agent}-s{seed}.deep.log",
+    params:
+        fingerprint=lambda wildcards: PLAN.stage(
+            "evaluate", wildcards.agent, wildcards.seed
+        ),
+        shards=PLAN.code("shards"),
+        which=PLAN.part_option("deep"),
+        samples=PLAN.samples("deep"),
+        image=PLAN.image("core"),
 
 
 use rule gather_evaluation as gather_evaluation_hard with:

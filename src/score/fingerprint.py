@@ -80,7 +80,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "variance": (*_EPISODE, *_RIGHT, "train/trainer.py", "train/variance.py"),
     "evaluate": (*_EPISODE, "data/metric.py", "evaluate/__main__.py"),
     "judge": (*_RIGHT, *_JUDGE, "agreement.py"),
-    "score": (*_RIGHT, "evaluate/score.py"),
+    "score": (*_RIGHT, "evaluate/score.py", "evaluate/samples.py"),
     "report": _TABLES,
     "claims": (*_TABLES, "report/reproduction.py", "report/claims.yaml"),
     "ledger": ("usage.py", "report/ledger.py"),
@@ -123,7 +123,8 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
         | ({"evaluate": sampling.evaluate} if getattr(training["settings"], "eval_every", 0) else {}),
         "dpo": {"model": model, **training},
         "variance": {"theory": config.theory, **training, **acting},
-        "evaluate": {"evaluate": sampling.evaluate, **acting},
+        "evaluate": {"evaluate": sampling.evaluate, **acting}
+        | ({"as_published": True} if config.evaluation.as_published else {}),
     }
     return {key: deciding(value) for key, value in parts[name].items()}
 

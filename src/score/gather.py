@@ -15,6 +15,7 @@ import argparse
 import json
 from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +54,13 @@ def corrections(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
 
 def evaluation(rows: list[Row], args: argparse.Namespace) -> dict[str, Any]:
     """Writes one file per benchmark; returns how the attempts stopped."""
-    asked = [(path, task) for path in args.tasks for task in questions(path, ruled_only=args.ruled_only)]
-    if [row["task"]["id"] for row in rows] != [task.id for _, task in asked]:
+    pairs = [(task.id, path) for path in args.tasks for task in questions(path, ruled_only=args.ruled_only)]
+    asked = dict(pairs)
+    if [task for task, _ in groupby(row["task"]["id"] for row in rows)] != [task for task, _ in pairs]:
         files = ", ".join(map(str, args.tasks))
         raise ScoreError(f"{args.rows[0].parent}: attempts at other questions than those of {files}")
     for path in args.tasks:
-        write_rows(args.out_dir / path.name, [row for (of, _), row in zip(asked, rows, strict=True) if of == path])
+        write_rows(args.out_dir / path.name, [row for row in rows if asked[row["task"]["id"]] == path])
     return {"stops": dict(Counter(row["stop"] for row in rows))}
 
 

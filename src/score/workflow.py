@@ -6,6 +6,7 @@ All paths are written out here or in the rules as `results/<experiment>/<stage>/
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -152,6 +153,12 @@ class Plan(Wanted):
         if part == "hard":
             return self.hard_tasks(agent, seed)
         return [f"{self.root}/data/{name}.jsonl" for name in (self.main if part == "main" else self.deep)]
+
+    def samples(self, part: str) -> str:
+        """How often the questions of a part are attempted, for the params: nothing if each is once."""
+        names = {"main": self.main, "deep": self.deep, "hard": ["hard"]}[part]
+        counts = {name: count for name in names if (count := self.config.evaluation.samples(name)) > 1}
+        return json.dumps(counts) if counts else ""
 
     def part_option(self, part: str) -> str:
         """Hard training tasks are scored by rules, without a judge."""

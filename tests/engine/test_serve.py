@@ -124,6 +124,14 @@ def test_a_server_that_dies_shows_its_own_last_lines(tmp_path):
     assert "earlier" not in str(error.value)
 
 
+def test_the_first_error_is_shown_however_long_a_shutdown_goes_on(tmp_path):
+    program = "print('RuntimeError: out of memory'); print('closing\\n' * 50); raise SystemExit(1)"
+    message = r"first error: RuntimeError: out of memory; last lines"
+    with pytest.raises(InfrastructureError, match=message) as failed, serve(command(program), tmp_path / "l"):
+        pass
+    assert str(failed.value).count("closing") <= 8
+
+
 def test_a_server_that_never_gets_ready_is_given_up_and_ended(tmp_path):
     log = tmp_path / "l"
     with (

@@ -34,7 +34,9 @@ def load(raw: Mapping[str, Any]) -> Config:
         raise ScoreError(one_line(error, Config, "config")) from None
     _check_references(config)
     named = {f"benchmarks[{i}]": name for i, name in enumerate(config.benchmarks)}
-    for where, name in (named | {f"data.limits.{name}": name for name in config.data.limits}).items():
+    named |= {f"data.limits.{name}": name for name in config.data.limits}
+    named |= {f"evaluation.n_samples_of.{name}": name for name in config.evaluation.n_samples_of}
+    for where, name in named.items():
         if name not in benchmarks.NAMES:
             raise ScoreError(f"config: {where}: unknown benchmark {name!r}; {nearest(name, benchmarks.NAMES)}")
         if benchmarks.get(name).world != config.data.world:
@@ -213,6 +215,9 @@ def _check_chosen(config: Config, names: Mapping[str, Agent]) -> None:
 
 
 def _check_sizes(config: Config) -> None:
+    most = max([config.evaluation.n_samples, *config.evaluation.n_samples_of.values()])
+    if most > 1 and config.sampling.evaluate.temperature == 0:
+        raise ScoreError(f"config: evaluation.n_samples: {most} greedy attempts are all the same; set a temperature")
     for kind in ("sft", "grpo", "dpo"):
         for name, entry in getattr(config.training, kind).items():
             where = f"config: training.{kind}.{name}.batch: {entry.batch} is not a multiple of"

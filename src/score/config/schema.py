@@ -160,6 +160,20 @@ class Data(Section):
         return self.world != "published"
 
 
+class Evaluation(Section):
+    """How often a question is attempted at test. One attempt is the paper's."""
+
+    n_samples: Count = Field(1, description="attempts per question, of which score, pass@k and majority are made")
+    n_samples_of: dict[str, Count] = Field(default_factory=dict, description="the same for single benchmarks")
+    as_published: bool = Field(
+        False, description="try a question up to five times until it is answered, as the published code does"
+    )
+
+    def samples(self, benchmark: str) -> int:
+        """Attempts per question of a benchmark."""
+        return self.n_samples_of.get(benchmark, self.n_samples)
+
+
 class Correct(Section):
     """Mentored problem solving."""
 
@@ -299,6 +313,7 @@ class Config(Section):
     sampling: Samplings
     data: Data = Data()
     correct: Correct = Correct()
+    evaluation: Evaluation = Evaluation()
     judging: Judging = Judging()
     training: Settings = Settings()
     theory: Theory = Theory()

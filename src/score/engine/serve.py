@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import shutil
 import signal
 import socket
@@ -60,12 +61,19 @@ class Server:
         return None if code is None else f"the server ended with code {code}; {self.last_lines()}"
 
     def last_lines(self, lines: int = 8) -> str:
-        return f"last lines of {self.log}: " + " | ".join(self.said().splitlines()[-lines:])
+        """The first error that the server named, which a long shutdown may follow, and its last lines."""
+        said = self.said()
+        error = _ERROR.search(said)
+        first = f"its first error: {error[0][:300]}; " if error else ""
+        return first + f"last lines of {self.log}: " + " | ".join(said.splitlines()[-lines:])
 
     def said(self) -> str:
         with open(self.log, "rb") as file:
             file.seek(self.said_before)
             return file.read().decode("utf-8", "replace")
+
+
+_ERROR = re.compile(r"\b[A-Z]\w*(?:Error|Exception): .+")
 
 
 @contextlib.contextmanager

@@ -115,6 +115,11 @@ def exact_match(prediction: str, golds: Sequence[str], normalisation: Normalisat
     return tokens(unboxed(prediction)) in [tokens(unboxed(gold)) for gold in golds]
 
 
+def canonical(answer: str) -> str:
+    """An answer as it is compared for sameness with other answers: unboxed and normalised."""
+    return " ".join(_squad_tokens(unboxed(answer))) or unboxed(answer)
+
+
 def _f1(guess: list[str], gold: list[str]) -> float:
     common = sum((Counter(guess) & Counter(gold)).values())
     return 2 * common / (len(guess) + len(gold)) if common else 0.0

@@ -15,7 +15,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -25,6 +25,7 @@ from score.data import benchmarks
 from score.data.benchmarks.base import Benchmark
 from score.data.metric import metric_of
 from score.errors import ScoreError
+from score.evaluate import samples
 from score.evaluate.metrics import Normalisation, decide
 from score.jsonl import numbered_rows, read_rows, write_json
 from score.records import StopReason, Task, Trajectory, content_key
@@ -34,18 +35,27 @@ log = logging.getLogger("score")
 
 @dataclass(frozen=True)
 class QuestionScore:
-    """`score` in [0, 1] or None where there is none; `stop` is None where the prediction is missing."""
+    """`score` in [0, 1] or None where there is none; `stop` is None where the prediction is missing.
+
+    Of several samples, `score` is the mean of those that have one, `stop` the first one's, and `samples` has them all.
+    """
 
     id: str
     score: float | None
     stop: str | None
+    samples: tuple[float | None, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        several = {"samples": list(self.samples)} if self.samples else {}
+        return {"id": self.id, "score": self.score, "stop": self.stop} | several
 
 
 @dataclass(frozen=True)
 class Scores:
     """One agent, one seed, one benchmark. `mean` is over the `n` scored of all `questions`; None if none is scored.
 
-    `rates` are shares of all predictions; `means` are per episode. `complete` is False when any question has no score.
+    `rates` are shares of all predictions; `means` are per episode. `complete` is False when any sample of any question
+    has no score. `of_samples` is what several samples tell besides (`score.evaluate.samples`).
     """
 
     agent: str
@@ -61,13 +71,15 @@ class Scores:
     rates: dict[str, float]
     means: dict[str, float]
     rows: tuple[QuestionScore, ...]
+    of_samples: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"rows": [dataclasses.asdict(row) for row in self.rows]}
+        return dataclasses.asdict(self) | {"rows": [row.to_json() for row in self.rows]}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Scores:
-        return cls(**(row | {"rows": tuple(QuestionScore(**question) for question in row["rows"])}))
+        rows = tuple(QuestionScore(**q | {"samples": tuple(q.get("samples", ()))}) for q in row["rows"])
+        return cls(**(row | {"rows": rows}))
 
 
 def score(
@@ -80,16 +92,24 @@ def score(
     seed: int,
     normalisation: Normalisation = "squad",
 ) -> Scores:
-    """Scores every task; at most one trajectory per task, none for other tasks.
+    """Scores every task; of each as many samples as the tasks with most have, and none of other tasks.
 
     `verdicts` maps `verdict_key(benchmark, question, answer)` to whether the judge found the answer equivalent.
     """
-    by_id = {trajectory.task.id: trajectory for trajectory in trajectories}
-    rows = []
+    by_id: dict[str, dict[int, Trajectory]] = defaultdict(dict)
+    for trajectory in trajectories:
+        by_id[trajectory.task.id][_sample(trajectory)] = trajectory
+    n_samples = max(map(_sample, trajectories), default=0) + 1
+    rows, votes = [], []
     for task in tasks:
-        trajectory = by_id.get(task.id)
-        value = trajectory and _value(trajectory, task, benchmark, verdicts, normalisation)
-        rows.append(QuestionScore(task.id, value, trajectory and trajectory.stop.value))
+        drawn = [by_id[task.id].get(sample) for sample in range(n_samples)]
+        values = [one and _value(one, task, benchmark, verdicts, normalisation) for one in drawn]
+        known = [value for value in values if value is not None]
+        stop = drawn[0] and drawn[0].stop.value
+        rows.append(
+            QuestionScore(task.id, fmean(known) if known else None, stop, tuple(values) if n_samples > 1 else ())
+        )
+        votes.append(samples.Drawn(tuple(values), tuple(one and one.answer for one in drawn)))
     scored = [row.score for row in rows if row.score is not None]
     return Scores(
         agent=agent,
@@ -101,11 +121,16 @@ def score(
         questions=len(tasks),
         n=len(scored),
         mean=fmean(scored) if scored else None,
-        complete=len(scored) == len(tasks),
+        complete=all(None not in drawn.scores for drawn in votes),
         rates=_rates(trajectories),
         means=_means(trajectories),
         rows=tuple(rows),
+        of_samples=samples.summary(votes) if n_samples > 1 else {},
     )
+
+
+def _sample(trajectory: Trajectory) -> int:
+    return trajectory.meta.get("sample", 0)
 
 
 def verdict_key(benchmark: str, question: str, answer: str) -> str:
@@ -157,11 +182,11 @@ def _means(trajectories: Sequence[Trajectory]) -> dict[str, float]:
 def read_predictions(path: Path, tasks: Sequence[Task], agent: str, seed: int) -> list[Trajectory]:
     """The trajectories of a prediction file.
 
-    Raises `ScoreError` with file and line on a question that is not in `tasks`, a second prediction for one, and a
-    prediction of another agent or seed.
+    Raises `ScoreError` with file and line on a question that is not in `tasks`, a second prediction for the same sample
+    of one, and a prediction of another agent or seed.
     """
     questions = {task.id: task.question for task in tasks}
-    seen: dict[str, Trajectory] = {}
+    seen: dict[tuple[str, int], Trajectory] = {}
     for number, row in numbered_rows(path):
         place = f"{path}:{number}"
         try:
@@ -171,12 +196,13 @@ def read_predictions(path: Path, tasks: Sequence[Task], agent: str, seed: int) -
         task = trajectory.task
         if questions.get(task.id) != task.question:
             raise ScoreError(f"{place}: question {task.id!r} is not in the task file; evaluate again with these tasks")
-        if task.id in seen:
+        key = (task.id, _sample(trajectory))
+        if key in seen:
             raise ScoreError(f"{place}: a second prediction for question {task.id!r}")
         for name, expected in (("agent", agent), ("run_seed", seed)):
             if trajectory.meta.get(name, expected) != expected:
                 raise ScoreError(f"{place}: {name} is {trajectory.meta[name]!r}, these should be {expected!r}'s")
-        seen[task.id] = trajectory
+        seen[key] = trajectory
     return list(seen.values())
 
 
