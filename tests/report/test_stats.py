@@ -123,6 +123,18 @@ def test_a_true_difference_is_found_and_none_is_rarely():
     assert paired_difference(run(0.3), run()).p < 0.01
 
 
+@pytest.mark.parametrize(("wins", "losses"), [(5, 0), (6, 0), (8, 1), (3, 3)])
+def test_few_differing_questions_are_as_significant_as_the_exact_test_says(wins, losses):
+    left, right = np.zeros(30), np.zeros(30)
+    left[:wins], right[wins : wins + losses] = 1, 1
+    exact = scipy_stats.binomtest(wins, wins + losses).pvalue
+    assert paired_difference([left], [right]).p == pytest.approx(exact, abs=0.015)
+
+
+def test_one_question_proves_nothing():
+    assert paired_difference([np.ones(1)], [np.zeros(1)]).p == 1
+
+
 @pytest.mark.parametrize(
     ("p_values", "adjusted"),
     [([0.01, 0.04, 0.03, 0.005], [0.03, 0.06, 0.06, 0.02]), ([0.6, 0.5], [1.0, 1.0]), ([0.2], [0.2]), ([], [])],

@@ -69,6 +69,26 @@ def test_averages_weigh_benchmarks_and_differences_pair_questions():
     assert difference(a, [b[0], None]) is None
 
 
+def test_a_difference_that_is_the_same_on_every_question_is_still_one(tmp_path):
+    write_json(tmp_path / "agents.json", [a for a in AGENTS if a["name"] != "teacher"])
+    paths = []
+    for agent, value in (("sft", 0.0), ("rl", 1.0)):
+        paths.append(tmp_path / f"{agent}.json")
+        write_json(paths[-1], scores(agent, "math2", [value] * 5).to_json())
+    words = [
+        "--scores",
+        *map(str, paths),
+        "--agents",
+        str(tmp_path / "agents.json"),
+        "--out-md",
+        str(tmp_path / "t.md"),
+    ]
+    main(["--table", "1", *words])
+    text = (tmp_path / "t.md").read_text()
+    assert "RL − SFT: +100.0 [+100.0, +100.0], p = 0.0" in text
+    assert "no question is scored differently" not in text
+
+
 def test_only_what_is_better_than_every_other_row_is_best():
     rng = np.random.default_rng(0)
     low, middle, high = (list((rng.random(200) < p).astype(float)) for p in (0.3, 0.5, 0.9))

@@ -255,7 +255,7 @@ def _differences(table: Table) -> list[str]:
     for (row, other, gap), p in zip(found, holm([gap.p for _, _, gap in found]), strict=True):
         low, high = 100 * gap.interval.low, 100 * gap.interval.high
         size = f"{100 * gap.interval.mean:+.1f} [{low:+.1f}, {high:+.1f}], {_p_value(p)}"
-        size = size if low < high else "no question is scored differently"
+        size = size if (low, high) != (0, 0) else "no question is scored differently"
         lines.append(f"- {row.student}: {row.method} − {other.method}: {size}")
     return [DIFFERENCES.format(n=len(lines)), "\n".join(lines)] if lines else []
 
