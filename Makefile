@@ -12,7 +12,7 @@ export PYTHONPATH := $(CURDIR)/src
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo demo-full sandbox test test-dag test-all vllm-test cluster-test cluster-demo check lock clean help
+.PHONY: demo demo-full sandbox test test-dag test-all vllm-test vllm-test-real cluster-test cluster-demo check lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -46,7 +46,11 @@ test-all: $(READY)  ## every test that this machine can run
 	$(BIN)/python -m pytest -m ""
 
 vllm-test: $(READY) $(SERVE)/.complete  ## the tests of a real vLLM server on CPU; makes .serve, an environment of 2.5 GB
-	$(BIN)/python -m pytest -m vllm tests/engine/test_vllm.py
+	$(BIN)/python -m pytest -m "vllm and not slow"
+
+vllm-test-real: $(READY) $(SERVE)/.complete  ## a real small language model as teacher, student and judge, on published questions
+	[ -e models/smollm2-135m-instruct ] || $(BIN)/python -m score.models.smollm2 --out models/smollm2-135m-instruct
+	$(BIN)/python -m pytest -s -m vllm tests/stages/test_real_teacher.py
 
 cluster-test: $(READY)  ## the tests that need SLURM, on a one-node cluster that is made for them (root on Debian); 77 = skipped
 	tests/cluster/run.sh tests/cluster/inside.sh test

@@ -58,13 +58,13 @@ class Wanted:
 
     def scores(self, tables: Iterable[int] = (1, 2, 3)) -> list[str]:
         """The score files behind some tables, each once."""
-        if self.config.from_reported:
-            return []
         wanted = (path for n in tables for agent in self.of(n) for path in self.scores_of(agent, self.of_table(n)))
         return list(dict.fromkeys(wanted))
 
     def scores_of(self, agent: str, columns: Iterable[str]) -> list[str]:
-        """One agent's score files."""
+        """One agent's score files; none where only reported numbers are drawn."""
+        if self.config.from_reported:
+            return []
         return [
             f"{self.root}/eval/{agent}/{seed}/{column}.score.json" for seed in self.config.seeds for column in columns
         ]
@@ -109,8 +109,6 @@ class Wanted:
 
     def hard_scores(self) -> list[str]:
         """Scores on the hard tasks after each stage."""
-        if self.config.from_reported:
-            return []
         return [path for agent in self._shown_ladder() for path in self.scores_of(agent, ["hard"])]
 
     def _shown_ladder(self) -> list[str]:
@@ -119,7 +117,7 @@ class Wanted:
 
     def rl_logs(self) -> list[str]:
         """Training logs of all RL runs of the student that the full method is shown with."""
-        if not self.ladder:
+        if not self.ladder or self.config.from_reported:
             return []
         base = self.base(self.ladder[-1])
         runs = [agent.name for agent in self.shown if agent.method == "grpo" and self.base(agent.name) == base]
@@ -133,7 +131,7 @@ class Wanted:
 
     def variance_data(self) -> list[str]:
         """Measured gradients of the model that RL starts from."""
-        start = self.ladder[-2:-1] if self.micro else []
+        start = self.ladder[-2:-1] if self.micro and not self.config.from_reported else []
         return [f"{self.root}/theory/{lineage.run(agent, s)}.csv" for agent in start for s in self.config.seeds]
 
     @property

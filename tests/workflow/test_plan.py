@@ -271,3 +271,6 @@ def test_the_papers_own_tables_and_figures_need_no_run(tmp_path):
     assert "50.8" in (ROOT / "results/paper.reported/tables/table3.md").read_text()
     assert not (ROOT / "results/paper/tables").exists()
     shutil.rmtree(ROOT / "results/paper.reported")
+    for target in ("ablations", "learning_curves", "reproduction"):
+        planned = snakemake("--profile", "local", "-n", target, "--config", "from_reported=true")
+        assert not {"sft", "grpo", "evaluate", "rollout", "correct"} & set(rules_of(planned)), target
