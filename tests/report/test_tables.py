@@ -89,6 +89,25 @@ def test_a_difference_that_is_the_same_on_every_question_is_still_one(tmp_path):
     assert "no question is scored differently" not in text
 
 
+def test_several_samples_have_a_table_of_their_own(tmp_path):
+    write_json(tmp_path / "agents.json", AGENTS)
+    told = {"questions": 2, "samples": 4, "mean": 0.5, "standard_error": 0.1, "majority": 0.75, "pass@1": 0.5}
+    told |= {"pass@4": 1.0, "pass@2": 0.8}
+    paths = []
+    for agent, more in (("sft", {}), ("rl", {"of_samples": told})):
+        paths.append(tmp_path / f"{agent}.json")
+        write_json(paths[-1], scores(agent, "math2", [0.5, 0.25]).to_json() | more)
+    words = ["--agents", str(tmp_path / "agents.json"), "--out-md", str(tmp_path / "t.md")]
+    main(["--table", "1", *words, "--scores", *map(str, paths)])
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in (tmp_path / "t.md").read_text().splitlines()]
+    header = next(line for line in lines if "samples" in line)
+    assert header[3:] == ["samples", "mean", "pass@1", "pass@2", "pass@4", "majority", "n"]
+    assert lines[lines.index(header) + 2][2:] == ["math2", "4", "50.0 ± 10.0", "50.0", "80.0", "100.0", "75.0", "2"]
+    write_json(paths[1], scores("rl", "math2", [0.5, 0.25]).to_json())
+    main(["--table", "1", *words, "--scores", *map(str, paths)])
+    assert "pass@" not in (tmp_path / "t.md").read_text()
+
+
 def test_only_what_is_better_than_every_other_row_is_best():
     rng = np.random.default_rng(0)
     low, middle, high = (list((rng.random(200) < p).astype(float)) for p in (0.3, 0.5, 0.9))

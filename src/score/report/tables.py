@@ -24,9 +24,9 @@ from pathlib import Path
 from score import cli
 from score.data import benchmarks
 from score.errors import ScoreError
-from score.evaluate.score import read_scores
+from score.evaluate.score import Scores, read_scores
 from score.jsonl import write_text
-from score.report import reported, text
+from score.report import reported, samples, text
 from score.report.cells import Cell, Cells, average, best, difference, pool
 from score.report.stats import Interval, holm
 from score.report.text import Grid, marked
@@ -203,9 +203,10 @@ def _best(table: Table, columns: Sequence[str]) -> set[str]:
     return {name for rows in by_student.values() if (name := best(rows))}
 
 
-def markdown(table: Table, title: str, note: str) -> str:
-    """The table with a caption, its methods, and paired differences."""
+def markdown(table: Table, title: str, note: str, scores: Sequence[Scores] = ()) -> str:
+    """The table with a caption, its methods, paired differences, and what several samples tell, if there are any."""
     parts = [f"**{title}.** {note}".strip(), text.markdown(grid(table)), *_legend(table), *_differences(table)]
+    parts += samples.section(scores, table.rows, table.columns)
     return "\n\n".join(parts) + "\n"
 
 
@@ -301,7 +302,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out-md", type=Path)
     parser.add_argument("--out-tex", type=Path, help="LaTeX, for the package booktabs")
     args = parser.parse_args(argv)
-    rows, cells = read_rows(args.agents), pool(map(read_scores, args.scores))
+    scores = [read_scores(path) for path in args.scores]
+    rows, cells = read_rows(args.agents), pool(scores)
     if args.table:
         title = f"Table {args.table}: {TITLES[args.table]}"
         shown = [row for row in rows if args.table in row.tables]
@@ -313,7 +315,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         shown, words = headline_grid(made), headline(made, args.note)
         print(words)
     else:
-        shown, words = grid(made), markdown(made, title, args.note)
+        shown, words = grid(made), markdown(made, title, args.note, scores)
     if args.out_md:
         write_text(args.out_md, words)
     if args.out_csv:
