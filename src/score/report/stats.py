@@ -14,6 +14,7 @@ from statistics import NormalDist
 import numpy as np
 
 RESAMPLES = 10_000
+FLIPS = 20_000
 _CELLS = 4_000_000  # of random numbers at a time
 FEW = 5
 """Questions that are not all wrong, or not all right, below which their scatter is no estimate of a variance."""
@@ -100,7 +101,7 @@ def paired_difference(
     gains = [left_Q - right_Q for left_Q, right_Q in zip(left, right, strict=True)]
     mean = float(np.mean([gain_Q.mean() for gain_Q in gains]))
     interval = _percentiles(mean, _resampled_average(gains, resamples, seed), confidence)
-    return Difference(interval, _sign_flip(gains, mean, resamples, np.random.default_rng(seed)))
+    return Difference(interval, _sign_flip(gains, mean, FLIPS, np.random.default_rng(seed)))
 
 
 def _sign_flip(gains: Sequence[np.ndarray], mean: float, flips: int, rng: np.random.Generator) -> float:
