@@ -204,6 +204,18 @@ def test_the_ledger_has_one_row_per_stage_agent_seed_and_role(tmp_path):
     assert (rows[1]["n_failed"], rows[2]["prompt_tokens"], rows[2]["completion_tokens"]) == ("1", "30", "4")
 
 
+def test_an_agents_own_teacher_is_named_and_priced(tmp_path):
+    config = mapping("micro.yaml", models={"other": {"engine": "oracle", "price": {"prompt": 1, "completion": 1}}})
+    (agent,) = [agent for agent in config["agents"] if agent["name"] == "score_sft"]
+    before = asked.terms(load(config))
+    agent["teacher"] = "other"
+    record = {"seed": 0, "usage": {"teacher": counts(requests=1, prompt_tokens=1_000_000)}}
+    corrected = [record | {"stage": "correct", "agent": name} for name in ("score_sft", "bc20")]
+    rows = rows_of(tmp_path, config, *corrected, record | {"stage": "rollout", "agent": "teacher"})
+    assert [(row["model"], row["cost_usd"]) for row in rows] == [("other", "1.000000"), ("oracle", ""), ("oracle", "")]
+    assert asked.terms(load(config)) != before, "another teacher makes the ledger anew"
+
+
 def test_a_record_that_is_none_is_named(tmp_path):
     (tmp_path / "torn.json").write_text("{")
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(mapping("micro.yaml")))
