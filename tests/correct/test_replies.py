@@ -14,7 +14,7 @@ from score.agent.protocol import Message
 from score.correct.teacher import _Location
 from score.engine.base import Completion
 from score.errors import InfrastructureError
-from score.judge import Verdict
+from score.judge.verdicts import Verdict
 
 PROMPT = (Message("system", "s"), Message("user", "u"))
 

@@ -8,13 +8,14 @@ import pytest
 import yaml
 
 from fakes import ScriptedAsyncEngine
-from score import judge as stage
 from score.config.schema import Sampling
 from score.engine.base import Completion
 from score.errors import InfrastructureError, ScoreError
 from score.evaluate.score import read_verdicts, verdict_key
 from score.jsonl import ResumableRows, read_rows, write_rows
-from score.judge import LONGEST, Case, Judge, Ruling, open_cases
+from score.judge import __main__ as stage
+from score.judge.__main__ import open_cases
+from score.judge.verdicts import LONGEST, Case, Judge, Ruling
 from score.records import Task
 
 CASES = [Case("q", "Paris", "the city of Paris"), Case("q", "Paris", "London")]

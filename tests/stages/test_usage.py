@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fakes import LocalPool, ScriptedAsyncEngine, ScriptedEngine, by_turn
-from score import asked, judge
+from score import asked
 from score.agent.protocol import plan_text, step_text
 from score.attempts import Acting, Attempt, work_rows
 from score.config import load
@@ -19,6 +19,7 @@ from score.config.schema import Sampling
 from score.engine.base import Completion, Request
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import write_json, write_rows
+from score.judge import __main__ as judge
 from score.records import Task
 from score.report import ledger
 from score.shards import WHOLE, Shard

@@ -11,7 +11,7 @@ from score.config.schema import Agent, Config, Grpo, Sampling
 from score.correct.sets import KeyStep
 from score.errors import InfrastructureError
 from score.jsonl import read_rows
-from score.judge import Judge
+from score.judge.verdicts import Judge
 from score.records import Step, StopReason, Task, Trajectory
 from score.train import grpo
 from score.train.grpo import RewardModel

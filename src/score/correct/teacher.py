@@ -27,7 +27,7 @@ from score.data.metric import by_rules
 from score.engine.base import AsyncEngine, Completion, Request
 from score.errors import InfrastructureError
 from score.jsonl import ResumableRows
-from score.judge import Case, Verdict
+from score.judge.verdicts import Case, Verdict
 from score.records import Step, StopReason, Task, Trajectory, content_key, derive_seed
 
 

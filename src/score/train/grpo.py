@@ -30,7 +30,7 @@ from score.engine import keep_gpus, open_engine
 from score.engine.base import Completion, Request
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, read_rows
-from score.judge import Case, Judge, identity
+from score.judge.verdicts import Case, Judge, identity
 from score.provenance import input_key, provenance
 from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool, Tools
