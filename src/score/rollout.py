@@ -21,10 +21,10 @@ from pathlib import Path
 from score import cli, fingerprint, shards
 from score.attempts import Acting, Attempt, acting, open_tools, work_rows
 from score.config import Config, read
-from score.correct.teacher import Failure, Teacher
+from score.correct.teacher import Failure, Teacher, unanswered
 from score.data.metric import by_rules
 from score.data.splits import part_of
-from score.errors import ScoreError
+from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, read_rows, write_rows
 from score.provenance import provenance, write
 from score.records import StopReason, Task, Trajectory
@@ -37,10 +37,22 @@ def mark_right(
     trajectories: Sequence[Trajectory], agent: Acting, replies: ResumableRows | None = None
 ) -> list[Trajectory]:
     """Adds `meta["right"]`: True, False, or None where neither rules nor the model could tell, with the reason as
-    `meta["undecided"]`. The model's replies are kept in `replies`."""
+    `meta["undecided"]`. The model's replies are kept in `replies`.
+
+    Raises `InfrastructureError` if the model could not be reached about all of them: an outage is no reason to train on
+    fewer.
+    """
     notes: list[dict] = [{"right": _by_rules(trajectory)} for trajectory in trajectories]
     undecided = [i for i, note in enumerate(notes) if note["right"] is None and trajectories[i].answer is not None]
-    for i, verdict in zip(undecided, _by_model([trajectories[i] for i in undecided], agent, replies), strict=True):
+    verdicts = _by_model([trajectories[i] for i in undecided], agent, replies)
+    missing = [(i, v) for i, v in zip(undecided, verdicts, strict=True) if unanswered(trajectories[i], v)]
+    if missing:
+        (first, verdict), *_ = missing
+        raise InfrastructureError(
+            f"{agent.agent} did not say whether {len(missing)} of {len(undecided)} attempts are right; the first, "
+            f"{trajectories[first].task.id}: {verdict.detail}; run it again, what is done is kept"
+        )
+    for i, verdict in zip(undecided, verdicts, strict=True):
         unknown = isinstance(verdict, Failure)
         notes[i] = {"right": None, "undecided": verdict.reason} if unknown else {"right": verdict}
     return [dataclasses.replace(t, meta=t.meta | note) for t, note in zip(trajectories, notes, strict=True)]

@@ -10,7 +10,8 @@ number gets there, unless `advice` is on (hazard 7).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -29,6 +30,11 @@ from score.errors import InfrastructureError
 from score.jsonl import ResumableRows
 from score.judge.verdicts import Case, Verdict
 from score.records import Step, StopReason, Task, Trajectory, content_key, derive_seed
+
+log = logging.getLogger("teacher")
+
+INFRASTRUCTURE = "infrastructure"
+"""The reason of a `Failure` that says nothing about the attempt or the teacher: an endpoint or a sandbox failed."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,8 @@ class _Failed(Exception):
 
 
 class Teacher:
-    """Reviews attempts through a model. `review` never raises for a bad reply; a dead endpoint is a `Failure` too.
+    """Reviews attempts through a model. `review` never raises for a bad reply; a dead endpoint is a `Failure` too, once
+    all the others are done and it has been asked again.
 
     Args:
         replies: a work file that keeps every reply, so that a killed job does not pay for it twice.
@@ -104,11 +111,22 @@ class Teacher:
 
         With `correct` off a wrong attempt is `Wrong` and no correction is asked for.
         """
-        return asyncio.run(self._gather([self._review(attempt, correct) for attempt in attempts]))
+        return self._all(lambda attempt: self._review(attempt, correct), attempts)
 
     def right(self, attempts: Sequence[Trajectory]) -> list[bool | Failure]:
         """Whether each attempt's answer is right: rules first, the model only where they cannot tell."""
-        return asyncio.run(self._gather([self._guard(self._right(attempt)) for attempt in attempts]))
+        return self._all(lambda attempt: self._guard(self._right(attempt)), attempts)
+
+    def _all(self, ask: Callable[[Trajectory], Coroutine], attempts: Sequence[Trajectory]) -> list:
+        """What `ask` makes of each attempt; where the teacher could not be reached it is asked once more."""
+        done = asyncio.run(self._gather([ask(attempt) for attempt in attempts]))
+        missing = [i for i, said in enumerate(done) if unanswered(attempts[i], said)]
+        if missing:
+            log.warning("no answer about %d of %d attempts; they are put again", len(missing), len(done))
+            again = asyncio.run(self._gather([ask(attempts[i]) for i in missing]))
+            for i, said in zip(missing, again, strict=True):
+                done[i] = said
+        return done
 
     async def _gather(self, jobs: Sequence) -> list:
         slots = asyncio.Semaphore(self.engine.concurrency)
@@ -124,13 +142,13 @@ class Teacher:
         try:
             return await job
         except InfrastructureError as error:
-            return Failure("infrastructure", str(error))
+            return Failure(INFRASTRUCTURE, str(error))
         except _Failed as error:
             return error.failure
 
     async def _review(self, attempt: Trajectory, correct: bool) -> Review:
         if attempt.stop == StopReason.INFRASTRUCTURE_ERROR:
-            return Failure("infrastructure", attempt.meta.get("failure", ""))
+            return Failure(INFRASTRUCTURE, attempt.meta.get("failure", ""))
         right = await self._guard(self._right(attempt))
         if isinstance(right, Failure):
             return right
@@ -204,6 +222,15 @@ class Teacher:
         if reply.failure is not None:
             raise _Failed(reply.failure, f"{name}: {reply.text[:200]!r}")
         return reply.value
+
+
+def unanswered(attempt: Trajectory, said: Any) -> bool:
+    """Could the teacher not be reached about an attempt that has an outcome?"""
+    return (
+        isinstance(said, Failure)
+        and said.reason == INFRASTRUCTURE
+        and attempt.stop != StopReason.INFRASTRUCTURE_ERROR
+    )  # fmt: skip
 
 
 def _text_of(attempt: Trajectory, steps: int) -> str:
