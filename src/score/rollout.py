@@ -64,7 +64,7 @@ def _by_model(
     if not hasattr(agent.engine, "concurrency"):
         return [Failure("no_endpoint", "an in-process model is not asked to judge")] * len(trajectories)
     sampling = agent.config.sampling
-    teacher = Teacher(agent.engine, step=sampling.step, judge=sampling.judge, replies=replies)
+    teacher = Teacher(agent.engine, step=sampling.step, judge=sampling.judge, identity=agent.digest, replies=replies)
     return teacher.right(trajectories) if trajectories else []
 
 

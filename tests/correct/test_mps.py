@@ -261,3 +261,16 @@ def test_replies_are_kept_and_not_asked_for_again(tmp_path):
             (review,) = mentor_.review([attempt("b", False)])
             assert isinstance(review, Correction)
             assert len(engine.requests) == calls
+
+
+def test_replies_of_other_weights_under_the_same_name_are_not_taken(tmp_path):
+    """The digest is in the key of a reply, and in no seed: the same request gets the same one from any model."""
+    seeds = []
+    with ResumableRows(tmp_path / "replies.jsonl") as rows:
+        for digest, calls in (("before", 2), ("after", 2), ("before", 0)):
+            mentor_, engine = teacher(lambda _: found(1), lambda _: step_text("a", "x = 5\nprint(x)"))
+            mentor_.replies, mentor_.identity = rows, digest
+            mentor_.review([attempt("b", False)])
+            assert len(engine.requests) == calls
+            seeds.append([request.seed for request in engine.requests])
+    assert seeds[0] == seeds[1]

@@ -92,10 +92,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         sampling, agent = config.sampling, agent.counted(usage)
         advice = config.correct.advice
         teacher_engine = usage.counted(engine, "teacher")
-        teacher = Teacher(teacher_engine, step=sampling.step, judge=sampling.judge, advice=advice, replies=replies)
+        digest = model_digest(resolve_path(entry.path or entry.engine), entry.revision)
+        teacher = Teacher(
+            teacher_engine, step=sampling.step, judge=sampling.judge, advice=advice, identity=digest, replies=replies
+        )
         records = mentor_with(agent, teacher, args.shard.take(tasks), rows)
         facts = {"seed": args.seed, "model": agent.digest, "sandbox": [*agent.pool.layers, agent.pool.versions]}
-        digest = model_digest(resolve_path(entry.path or entry.engine), entry.revision)
         facts |= {"stage": "correct", "agent": args.agent, "teacher": digest, **usage.facts()}
     write_rows(args.out, [record.to_json() for record in records])
     write(args.provenance, provenance(fingerprint.settings(config, "correct", args.agent), **facts))

@@ -97,14 +97,16 @@ class Teacher:
     all the others are done and it has been asked again.
 
     Args:
+        identity: what else decides a reply (the digest of the model); it enters the keys of `replies`.
         replies: a work file that keeps every reply, so that a killed job does not pay for it twice.
     """
 
     def __init__(
         self, engine: AsyncEngine, *, step: Sampling, judge: Sampling, advice: bool = False,
-        replies: ResumableRows | None = None,
+        identity: Any = None, replies: ResumableRows | None = None,
     ) -> None:  # fmt: skip
-        self.engine, self.step, self.judge, self.advice, self.replies = engine, step, judge, advice, replies
+        self.engine, self.step, self.judge, self.advice = engine, step, judge, advice
+        self.identity, self.replies = identity, replies
 
     def review(self, attempts: Sequence[Trajectory], *, correct: bool = True) -> list[Review]:
         """One review per attempt, in order, with at most `engine.concurrency` requests in flight.
@@ -206,10 +208,11 @@ class Teacher:
     ) -> Completion:
         """The completion of a prompt, from the work file if it is there."""
         texts = [message.content for message in prompt]
-        key = content_key(task.id, [what], texts, sampling.model_dump())
+        asked = content_key(task.id, [what], texts, sampling.model_dump())
+        key = content_key(asked, self.identity)
         if self.replies is not None and (row := self.replies.done.get(key)):
             return Completion(row["reply"], row["finish"])
-        completion = await self.engine.complete(Request(prompt, sampling, derive_seed("teacher", key), schema))
+        completion = await self.engine.complete(Request(prompt, sampling, derive_seed("teacher", asked), schema))
         if self.replies is not None:
             self.replies.append(key, {"reply": completion.text, "finish": completion.finish})
         return completion
