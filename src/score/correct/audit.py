@@ -28,7 +28,7 @@ from score.config import Config, read_merged
 from score.config.load import nearest
 from score.config.schema import Model
 from score.correct.planting import Planted, planted
-from score.correct.teacher import Correction, Failure, Review, Teacher
+from score.correct.teacher import INFRASTRUCTURE, Correction, Failure, Review, Teacher
 from score.data.metric import by_rules
 from score.engine import open_engine, resolve_path
 from score.errors import InfrastructureError, ScoreError
@@ -44,8 +44,6 @@ from score.report.stats import wilson
 from score.sandbox.base import SandboxPool, Tools
 
 log = logging.getLogger("audit")
-
-INFRASTRUCTURE = "infrastructure"
 
 CAPTION = (
     "Attempts with one planted error each; % with Wilson's 95 % interval. located: the teacher names the turn of the "
