@@ -87,14 +87,17 @@ class Judge:
         engine: may be None as long as nothing is `missing`.
         identity: what else decides a verdict (the model, by name and digest); it enters the keys of `rows`.
         rows: a work file of rulings. Without one they are kept as long as the judge.
+        anew: whether cases without a verdict in `rows` are asked about once more.
     """
 
     def __init__(
-        self, engine: AsyncEngine | None, sampling: Sampling, identity: Any = None, rows: ResumableRows | None = None
-    ) -> None:
+        self, engine: AsyncEngine | None, sampling: Sampling, identity: Any = None,
+        rows: ResumableRows | None = None, *, anew: bool = False,
+    ) -> None:  # fmt: skip
         self.engine, self.sampling, self.identity, self.rows = engine, sampling, identity, rows
         done = rows.done if rows is not None else {}
-        self._known = {key: Ruling(row["equivalent"], row["reply"], row["failure"]) for key, row in done.items()}
+        kept = {key: Ruling(row["equivalent"], row["reply"], row["failure"]) for key, row in done.items()}
+        self._known = {key: ruling for key, ruling in kept.items() if not (anew and ruling.equivalent is None)}
 
     def key(self, case: Case) -> str:
         """Under which a ruling is kept: the same case, prompt, model and sampling give the same."""

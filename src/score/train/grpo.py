@@ -30,7 +30,7 @@ from score.engine import keep_gpus, open_engine
 from score.engine.base import Completion, Request
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, read_rows
-from score.judge.verdicts import Case, Judge, identity
+from score.judge.verdicts import Case, Judge, Ruling, identity
 from score.provenance import input_key, provenance
 from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool, Tools
@@ -39,17 +39,23 @@ from score.usage import Usage
 
 log = logging.getLogger("grpo")
 
+WINDOW, LEAST = 64, 16
+"""Of how many cases, the last that a reward judge was asked about, more than half need a readable verdict, and how many
+there have to be before a judge is condemned: a batch may leave it a single one."""
+
 
 class RewardModel:
     """Rewards of a batch of rollouts: rules and execution first, the reward judge for what they leave open.
 
     A rollout for which the judge's replies hold no verdict is `undecided`: it gets the mean of its task's other
     rollouts, so that it shifts nobody's baseline, and the trainer learns nothing from it. A judge that is down, or of
-    whose verdicts in one batch more than half are unparseable, raises `InfrastructureError`.
+    whose verdicts on the last `WINDOW` distinct cases of this run more than half are unparseable, raises
+    `InfrastructureError`.
     """
 
     def __init__(self, agent: Agent, settings: Grpo, judge: Judge | None) -> None:
         self.agent, self.settings, self.judge = agent, settings, judge
+        self._rulings: dict[str, Ruling] = {}  # of this run, in the order of their cases
 
     def __call__(self, trajectories: Sequence[Trajectory], key_steps: Sequence[KeyStep]) -> list[tuple[float, str]]:
         pairs = list(zip(trajectories, key_steps, strict=True))
@@ -79,14 +85,20 @@ class RewardModel:
         if self.judge is None or not cases:
             return [q is True for q in questions]
         rulings = self.judge.rulings(cases)
-        lost = [ruling for ruling in rulings if ruling.equivalent is None]
-        if len(lost) > len(cases) / 2:
-            raise InfrastructureError(
-                f"the reward judge gave no readable verdict on {len(lost)} of {len(cases)} cases; "
-                f"the first: {lost[0].failure}, {lost[0].reply[:200]!r}"
-            )
+        self._rulings |= {self.judge.key(case): ruling for case, ruling in zip(cases, rulings, strict=True)}
+        self._check()
         verdicts = iter(rulings)
         return [next(verdicts).equivalent if isinstance(q, Case) else q for q in questions]
+
+    def _check(self) -> None:
+        """Raises `InfrastructureError` if the judge's last verdicts are mostly none."""
+        last = list(self._rulings.values())[-WINDOW:]
+        lost = [ruling for ruling in last if ruling.equivalent is None]
+        if len(last) >= LEAST and len(lost) > len(last) / 2:
+            raise InfrastructureError(
+                f"the reward judge gave no readable verdict on {len(lost)} of the last {len(last)} cases; "
+                f"the last: {lost[-1].failure}, {lost[-1].reply[:200]!r}"
+            )
 
 
 def _values(tiers: Sequence[rewards.Tier], key_steps: Sequence[KeyStep]) -> list[float]:
@@ -127,7 +139,9 @@ def reward_model(config: Config, agent: Agent, settings: Grpo, work: Path, usage
         return
     model = config.models[name]
     with ResumableRows(work / "rulings.jsonl") as rows, open_engine(model, work / "judge.log") as engine:
-        judge = Judge(usage.counted(engine, "reward_judge"), config.sampling.judge, identity(name, model), rows)
+        # What it could not say is asked for anew: kept, one such reply would meet every restart.
+        counted = usage.counted(engine, "reward_judge")
+        judge = Judge(counted, config.sampling.judge, identity(name, model), rows, anew=True)
         yield RewardModel(agent, settings, judge)
 
 
