@@ -70,7 +70,7 @@ class TestRewardModel:
         mumbling = Judge(ScriptedAsyncEngine(lambda r: "that is true"), Sampling())
         assert self.model(mumbling)([rollout], [silent])[0][1] == "undecided", "one reply condemns no judge"
 
-    def test_a_rollout_without_a_verdict_is_undecided_and_shifts_nobodys_baseline(self):
+    def test_a_rollout_without_a_verdict_is_undecided_and_has_no_reward(self):
         def reply(request):
             candidate = request.messages[1].content.partition("<candidate>")[2]
             return "hm" if "mumble" in candidate else f'{{"equivalent": {"true" if "good" in candidate else "false"}}}'
@@ -82,7 +82,7 @@ class TestRewardModel:
         rolled = [dataclasses.replace(self.trajectory(answer=answer), task=task) for answer in answers]
         given = self.model(Judge(engine, Sampling()))(rolled, hard)
         assert [tier for _, tier in given] == ["final", "none", "undecided", "final", "none", "final"]
-        assert given[2][0] == pytest.approx(3 / 5), "the mean of the others"
+        assert [value for value, _ in given] == [1.0, 0.0, None, 1.0, 0.0, 1.0]
         assert len(engine.requests) == 4, "the same answer is judged once; the mumbled one is asked for again"
 
     def batches(self, model, count, answers=lambda i: f"answer {i}", size=2):

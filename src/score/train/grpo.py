@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
 
 from score import cli, fingerprint
 from score.agent.drivers import run_episodes
@@ -47,9 +45,8 @@ there have to be before a judge is condemned: a batch may leave it a single one.
 class RewardModel:
     """Rewards of a batch of rollouts: rules and execution first, the reward judge for what they leave open.
 
-    A rollout for which the judge's replies hold no verdict is `undecided`: it gets the mean of its task's other
-    rollouts, so that it shifts nobody's baseline, and the trainer learns nothing from it. A judge that is down, or of
-    whose verdicts on the last `WINDOW` distinct cases of this run more than half are unparseable, raises
+    A rollout for which the judge's replies hold no verdict is `undecided` and has no reward (None). A judge that is
+    down, or of whose verdicts on the last `WINDOW` distinct cases of this run more than half are unparseable, raises
     `InfrastructureError`.
     """
 
@@ -57,7 +54,9 @@ class RewardModel:
         self.agent, self.settings, self.judge = agent, settings, judge
         self._rulings: dict[str, Ruling] = {}  # of this run, in the order of their cases
 
-    def __call__(self, trajectories: Sequence[Trajectory], key_steps: Sequence[KeyStep]) -> list[tuple[float, str]]:
+    def __call__(
+        self, trajectories: Sequence[Trajectory], key_steps: Sequence[KeyStep]
+    ) -> list[tuple[float | None, str]]:
         pairs = list(zip(trajectories, key_steps, strict=True))
         right = self._settle([_answer_case(t) for t in trajectories])
         wanted = [self.agent.key_step_reward and r is False for r in right]
@@ -76,7 +75,7 @@ class RewardModel:
             tiers.append(
                 rewards.tier(right[i], equality, well_formed=sound, avoid_requires=self.settings.avoid_requires)
             )
-        return list(zip(_values(tiers, key_steps), tiers, strict=True))
+        return [(rewards.VALUES.get(tier), tier) for tier in tiers]
 
     def _settle(self, questions: Sequence[bool | Case]) -> list[bool | None]:
         """Decided ones as they are; open ones from the judge (None: unparseable), or False if there is no judge (rules
@@ -99,18 +98,6 @@ class RewardModel:
                 f"the reward judge gave no readable verdict on {len(lost)} of the last {len(last)} cases; "
                 f"the last: {lost[-1].failure}, {lost[-1].reply[:200]!r}"
             )
-
-
-def _values(tiers: Sequence[rewards.Tier], key_steps: Sequence[KeyStep]) -> list[float]:
-    """The tiers' rewards; an undecided rollout's is the mean over the decided ones of its task, or 0 without any."""
-    decided: dict[str, list[float]] = defaultdict(list)
-    for tier, key_step in zip(tiers, key_steps, strict=True):
-        if tier != "undecided":
-            decided[key_step.task.id].append(rewards.VALUES[tier])
-    return [
-        fmean(decided[key_step.task.id] or [0.0]) if tier == "undecided" else rewards.VALUES[tier]
-        for tier, key_step in zip(tiers, key_steps, strict=True)
-    ]
 
 
 def _answer_case(trajectory: Trajectory) -> bool | Case:
@@ -202,26 +189,14 @@ def train(
     """Trains `model`; returns (model, log history). `held_out` gives the learning curve, if the settings want one."""
     import torch
     from datasets import Dataset
-    from trl import GRPOConfig
 
     from score.train.heldout import HeldOut
-    from score.train.optim import last_checkpoint, optimizers, trainer_arguments
+    from score.train.optim import last_checkpoint, optimizers
     from score.train.output import ProgressCallback, lora, quiet
     from score.train.trainer import AgentGRPO, Rollouts
 
     torch.manual_seed(seed)
-    base = lineage.base_model(config, agent.name)
-    arguments = GRPOConfig(
-        max_steps=settings.updates,
-        num_generations=settings.generations,
-        max_completion_length=settings.max_completion,
-        temperature=settings.temperature,
-        beta=settings.beta,
-        epsilon=settings.epsilon,
-        loss_type=settings.loss_type,
-        scale_rewards=settings.scale_rewards if settings.scale_rewards != "none" else False,
-        **trainer_arguments(settings, work, seed),
-    )
+    base, arguments = lineage.base_model(config, agent.name), _arguments(settings, work, seed)
     model = lora(model, settings.lora)
     with sandbox(config) as pool, reward_model(config, agent, settings, work, usage) as reward:
         key_steps = replaying(key_steps, config, pool, tools)
@@ -244,6 +219,25 @@ def train(
             trainer.add_callback(curve)
         trainer.train(resume_from_checkpoint=last_checkpoint(work))
     return trainer.accelerator.unwrap_model(trainer.model), trainer.state.log_history
+
+
+def _arguments(settings: Grpo, work: Path, seed: int):
+    """The settings in TRL's words: a `GRPOConfig`."""
+    from trl import GRPOConfig
+
+    from score.train.optim import trainer_arguments
+
+    return GRPOConfig(
+        max_steps=settings.updates,
+        num_generations=settings.generations,
+        max_completion_length=settings.max_completion,
+        temperature=settings.temperature,
+        beta=settings.beta,
+        epsilon=settings.epsilon,
+        loss_type=settings.loss_type,
+        scale_rewards=settings.scale_rewards if settings.scale_rewards != "none" else False,
+        **trainer_arguments(settings, work, seed),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:
