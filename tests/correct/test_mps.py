@@ -199,6 +199,21 @@ def test_an_unreadable_reply_is_asked_for_once_more():
     mentor_, _ = teacher(lambda _: next(replies), lambda _: step_text("a", "x = 5\nprint(x)"))
     (record,) = mentor([task("t")], student(wrong_then_answer), mentor_.review, 5)
     assert record.outcome == "solved"
+    assert mentor_.repairs == {"asked": 1, "made": 1}
+
+
+def test_repairs_are_counted_once_each_also_those_of_a_job_that_was_killed(tmp_path):
+    def locate(text):
+        return "not json" if "question b" in text else found(1)
+
+    for _ in range(2):
+        with ResumableRows(tmp_path / "replies.jsonl") as rows:
+            mentor_, _ = teacher(locate, lambda _: step_text("a", "x = 5\nprint(x)"))
+            mentor_.replies = rows
+            for _ in range(2):
+                mentor_.review([attempt("a", False), attempt("b", False)])
+            assert mentor_.repairs == {"asked": 1, "made": 0}
+    assert [row["reply"] for row in rows.done.values()].count("not json") == 2, "both replies are kept"
 
 
 def test_a_dead_teacher_is_a_failure_not_a_hard_task():

@@ -12,7 +12,7 @@ from score.engine.base import Completion
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows
 from score.records import StopReason, Task
-from score.rollout import mark_right, summary
+from score.rollout import asking, mark_right, summary
 from score.train.rows import training_set
 
 SAMPLING = {name: {"temperature": 0.0} for name in ("student", "evaluate", "step", "judge")}
@@ -55,7 +55,7 @@ def marked(tasks, judge=lambda text: AssertionError("not asked"), engine=None, r
     engine = engine or ScriptedAsyncEngine(plays(judge))
     agent = Acting(CONFIG, "a", 0, "digest", engine, LocalPool(), {})
     done = agent.run([Attempt(task) for task in tasks], CONFIG.sampling.step, rows, "test", plan=CONFIG.sampling.plan)
-    return mark_right(done, agent, replies), engine
+    return mark_right(done, asking(agent, replies)), engine
 
 
 @pytest.fixture

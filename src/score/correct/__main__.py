@@ -98,7 +98,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
         records = mentor_with(agent, teacher, args.shard.take(tasks), rows)
         facts = {"seed": args.seed, "model": agent.digest, "sandbox": [*agent.pool.layers, agent.pool.versions]}
-        facts |= {"stage": "correct", "agent": args.agent, "teacher": digest, **usage.facts()}
+        facts |= {
+            "stage": "correct",
+            "agent": args.agent,
+            "teacher": digest,
+            "repairs": teacher.repairs,
+            **usage.facts(),
+        }
     write_rows(args.out, [record.to_json() for record in records])
     write(args.provenance, provenance(fingerprint.settings(config, "correct", args.agent), **facts))
     log.info("%s", summarise(records))

@@ -107,6 +107,13 @@ class Teacher:
     ) -> None:  # fmt: skip
         self.engine, self.step, self.judge, self.advice = engine, step, judge, advice
         self.identity, self.replies = identity, replies
+        self._repaired: dict[str, bool] = {}  # of each question that was put again: did that help?
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """How many questions had to be asked again because the reply was not the JSON asked for, and how many of these
+        repairs could be read."""
+        return {"asked": len(self._repaired), "made": sum(self._repaired.values())}
 
     def review(self, attempts: Sequence[Trajectory], *, correct: bool = True) -> list[Review]:
         """One review per attempt, in order, with at most `engine.concurrency` requests in flight.
@@ -222,6 +229,8 @@ class Teacher:
             return await self._ask(prompt, self.judge, task, turn, schema)
 
         reply = await replies.ask(complete, prompt, schema)
+        if reply.first is not None:
+            self._repaired[content_key(name, task.id, turn, [message.content for message in prompt])] = reply.repaired
         if reply.failure is not None:
             raise _Failed(reply.failure, f"{name}: {reply.text[:200]!r}")
         return reply.value

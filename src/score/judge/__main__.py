@@ -25,7 +25,7 @@ from score.errors import ScoreError
 from score.evaluate import metrics
 from score.evaluate.score import verdict_key
 from score.jsonl import ResumableRows, Row, read_rows, write_json, write_rows
-from score.judge.verdicts import Case, Judge, Ruling, identity
+from score.judge.verdicts import Case, Judge, Ruling, identity, tally
 from score.progress import Progress
 from score.provenance import model_digest, provenance, write
 from score.records import Task
@@ -44,6 +44,11 @@ def open_cases(benchmark: str, tasks: Sequence[Task], predictions: Sequence[Row]
         if answer is not None and metrics.decide(metric, answer, task.answers) is None:
             cases[verdict_key(benchmark, task.question, answer)] = Case.of(task, answer)
     return cases
+
+
+def row(ruling: Ruling) -> Row:
+    """What a verdict file says of a ruling."""
+    return asdict(ruling) | {"repaired": ruling.repaired}
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -70,16 +75,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     with Usage(args.work, args.benchmark) as usage:
         rulings = _decide(config, asked, args, usage) if asked else []
         facts = usage.facts()
+    given = rulings[: len(cases)]
     rows = [
-        {"key": key, "candidate": case.candidate, "judge": name, "prompt": prompts.load("judge").key} | asdict(ruling)
-        for (key, case), ruling in zip(cases.items(), rulings, strict=False)
+        {"key": key, "candidate": case.candidate, "judge": name, "prompt": prompts.load("judge").key} | row(ruling)
+        for (key, case), ruling in zip(cases.items(), given, strict=True)
     ]
     write_rows(args.out, rows)
     report = agreement.report(sample, rulings[len(cases) :])
     write_json(args.agreement, {"benchmark": args.benchmark, "judge": name} | report)
-    write(args.provenance, _provenance(config, facts))
-    lost = sum(row["equivalent"] is None for row in rows)
-    if lost:
+    counts = tally(given)
+    write(args.provenance, _provenance(config, facts | {"verdicts": counts}))
+    log.info("%s: %s", args.benchmark, counts)
+    if lost := counts["unparseable"]:
         log.warning(
             "%s: %d of %d verdicts are unparseable; those answers have no score", args.benchmark, lost, len(rows)
         )

@@ -69,15 +69,31 @@ def _shortened(candidate: str) -> str:
 @dataclass(frozen=True)
 class Ruling:
     """A verdict and the reply that it was read from. `equivalent` is None where there is none, for the reason that
-    `failure` names."""
+    `failure` names; `first_reply` is the unreadable one before, if the judge had to be asked again."""
 
     equivalent: bool | None
     reply: str
     failure: replies.Failing | None = None
+    first_reply: str | None = None
 
     @property
     def verdict(self) -> Literal["yes", "no", "unparseable"]:
         return {True: "yes", False: "no", None: "unparseable"}[self.equivalent]
+
+    @property
+    def repaired(self) -> bool:
+        return self.first_reply is not None and self.equivalent is not None
+
+
+def tally(rulings: Sequence[Ruling]) -> dict[str, int]:
+    """How a judge did: rulings, cases that it had to be asked about again, those that this mended, and the unreadable
+    rest."""
+    return {
+        "given": len(rulings),
+        "asked_again": sum(ruling.first_reply is not None for ruling in rulings),
+        "repaired": sum(ruling.repaired for ruling in rulings),
+        "unparseable": sum(ruling.equivalent is None for ruling in rulings),
+    }
 
 
 class Judge:
@@ -96,7 +112,7 @@ class Judge:
     ) -> None:  # fmt: skip
         self.engine, self.sampling, self.identity, self.rows = engine, sampling, identity, rows
         done = rows.done if rows is not None else {}
-        kept = {key: Ruling(row["equivalent"], row["reply"], row["failure"]) for key, row in done.items()}
+        kept = {key: Ruling(**{k: v for k, v in row.items() if k != "key"}) for key, row in done.items()}
         self._known = {key: ruling for key, ruling in kept.items() if not (anew and ruling.equivalent is None)}
 
     def key(self, case: Case) -> str:
@@ -136,7 +152,7 @@ class Judge:
             return await self.engine.complete(Request(prompt, self.sampling, seed, schema))
 
         reply = await replies.ask(complete, case.prompt(), Verdict)
-        return Ruling(reply.value and reply.value.equivalent, reply.text, reply.failure)
+        return Ruling(reply.value and reply.value.equivalent, reply.text, reply.failure, reply.first)
 
 
 def identity(name: str, model: Model) -> list[Any]:

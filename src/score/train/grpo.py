@@ -28,7 +28,7 @@ from score.engine import keep_gpus, open_engine
 from score.engine.base import Completion, Request
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, read_rows
-from score.judge.verdicts import Case, Judge, Ruling, identity
+from score.judge.verdicts import Case, Judge, Ruling, identity, tally
 from score.provenance import input_key, provenance
 from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool, Tools
@@ -89,9 +89,14 @@ class RewardModel:
         verdicts = iter(rulings)
         return [next(verdicts).equivalent if isinstance(q, Case) else q for q in questions]
 
+    @property
+    def rulings(self) -> list[Ruling]:
+        """The judge's, one per distinct case of this run, in the order in which the cases came up."""
+        return list(self._rulings.values())
+
     def _check(self) -> None:
         """Raises `InfrastructureError` if the judge's last verdicts are mostly none."""
-        last = list(self._rulings.values())[-WINDOW:]
+        last = self.rulings[-WINDOW:]
         lost = [ruling for ruling in last if ruling.equivalent is None]
         if len(last) >= LEAST and len(lost) > len(last) / 2:
             raise InfrastructureError(
@@ -129,7 +134,9 @@ def reward_model(config: Config, agent: Agent, settings: Grpo, work: Path, usage
         # What it could not say is asked for anew: kept, one such reply would meet every restart.
         counted = usage.counted(engine, "reward_judge")
         judge = Judge(counted, config.sampling.judge, identity(name, model), rows, anew=True)
-        yield RewardModel(agent, settings, judge)
+        reward = RewardModel(agent, settings, judge)
+        yield reward
+        log.info("%s: verdicts of the reward judge in this run: %s", agent.name, tally(reward.rulings))
 
 
 def usable(key_steps: Sequence[KeyStep], codec, max_prompt: int) -> tuple[list[KeyStep], dict[str, int]]:
