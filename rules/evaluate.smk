@@ -155,6 +155,7 @@ rule judge:
         gpu_model=PLAN.gpu_model(PLAN.config.roles.evaluation_judge),
     params:
         fingerprint=PLAN.judging(),
+        code=PLAN.code("judge"),
         sample=PLAN.config.judging.agreement,
         image=PLAN.image("serve"),
     shell:

@@ -20,7 +20,7 @@ from score.records import Task, derive_seed
 from score.report.stats import wilson
 
 if TYPE_CHECKING:
-    from score.judge import Ruling
+    from score.judge.verdicts import Ruling
 
 SHOWN = 20
 """Disagreements that the report lists."""

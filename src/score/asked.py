@@ -44,6 +44,8 @@ def _part(plan: Plan, benchmark: str) -> str:
 
 
 def terms(config: Config) -> str:
-    """Roles and prices, for the params of the rule: what else of the config the ledger depends on."""
+    """Roles, agents' own teachers and prices, for the params of the rule: what else of the config the ledger depends
+    on."""
     prices = {name: model.price and model.price.model_dump() for name, model in config.models.items()}
-    return json.dumps([config.roles.model_dump(), prices])
+    teachers = {agent.name: agent.teacher for agent in config.agents if agent.teacher}
+    return json.dumps([config.roles.model_dump(), prices, teachers])

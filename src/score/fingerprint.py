@@ -32,7 +32,7 @@ _EPISODE = (
     *(f"search/{name}.py" for name in ("none", "bm25", "serper", "tavily", "searxng", "retrieval")),
 )
 _RIGHT = ("data/metric.py", "evaluate/metrics.py", "evaluate/mathverify.py", "prompts/judge.yaml")
-_JUDGE = ("judge.py", "replies.py", "prompts/__init__.py")
+_JUDGE = ("judge/verdicts.py", "replies.py", "prompts/__init__.py")
 _TEACHER = (
     *_JUDGE,
     *("correct/teacher.py", "correct/render.py", "correct/leaks.py", "agent/syntax.py"),
@@ -54,7 +54,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "seeds": ("data/seeds.py", "data/questions.py"),
     "splits": ("data/splits.py", "data/contamination.py", "data/questions.py"),
     "demonstrations": (*("data/demonstrations.py", "data/contamination.py", "data/published.py", "data/questions.py"),),
-    "shards": ("shards.py", "gather.py", "usage.py"),
+    "shards": ("shards.py", "gather.py"),
     "rollout": (*_EPISODE, *_RIGHT, *_JUDGE, "data/splits.py", "correct/teacher.py", "rollout.py"),
     "correct": (
         *_EPISODE,
@@ -80,7 +80,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "dpo": ("agent/protocol.py", "engine/codec.py", "correct/sets.py", "train/dpo.py", *_TRAINING),
     "variance": (*_EPISODE, *_RIGHT, "train/trainer.py", "train/variance.py"),
     "evaluate": (*_EPISODE, "data/metric.py", "evaluate/__main__.py"),
-    "judge": (*_RIGHT, *_JUDGE, "agreement.py"),
+    "judge": (*_RIGHT, "judge/__main__.py", "agreement.py"),
     "score": (*_RIGHT, "evaluate/score.py", "evaluate/samples.py"),
     "report": _TABLES,
     "claims": (*_TABLES, "report/reproduction.py", "report/claims.yaml"),
@@ -95,6 +95,8 @@ CODE: dict[str, tuple[str, ...]] = {
         *_TABLES,
     ),
 }
+VERDICTS = (*_JUDGE, "prompts/judge.yaml")
+"""What decides a judge's verdict on a case; which cases there are is the code of the stage "judge"."""
 
 
 def stage(config: Config, name: str, agent: str, **more: Any) -> str:
@@ -154,9 +156,9 @@ def deciding(value: Any) -> Any:
 
 
 def judging(config: Config, **more: Any) -> str:
-    """Fingerprint of the evaluation judge: its model, sampling and code."""
+    """Fingerprint of the evaluation judge's verdicts: its model, its sampling, and the code that asks and reads."""
     judge = config.models.get(config.roles.evaluation_judge or "")
-    return content_key(deciding(judge), deciding(config.sampling.judge), code(CODE["judge"]), more)
+    return content_key(deciding(judge), deciding(config.sampling.judge), code(VERDICTS), more)
 
 
 def auditing(model: Model) -> str:

@@ -6,7 +6,7 @@
 
 Of the corrections' records it makes the training sets: `sft.jsonl`, `rl.jsonl`, `hard.jsonl` (kept out of both), and
 `other_half.jsonl`, the trajectories of the tasks in `rl.jsonl`. Counts go into the provenance, those of
-tokens summed. No model runs here.
+tokens and repaired replies summed. No model runs here.
 """
 
 from __future__ import annotations
@@ -84,6 +84,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     counts = STAGES[args.stage](rows, args)
     records = [json.loads(path.read_text(encoding="utf-8")) for path in args.records]
     counts |= {"usage": usage.gathered(records), "fingerprint": args.fingerprint}
+    if repairs := [record["repairs"] for record in records if "repairs" in record]:
+        counts["repairs"] = {name: sum(one[name] for one in repairs) for name in repairs[0]}
     write(args.provenance, merge(records) | counts)
 
 

@@ -11,7 +11,7 @@ import functools
 import json
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -35,11 +35,19 @@ _SHOWN = 200
 
 @dataclass(frozen=True)
 class Reply(Generic[T]):
-    """What came back: the `value` asked for, or None and what is wrong with `text`, the last reply as it came."""
+    """What came back: the `value` asked for, or None and what is wrong with `text`, the last reply as it came.
+
+    `first` is the reply before that, which could not be read; None where the model was asked once.
+    """
 
     text: str
     value: T | None = None
     failure: Failing | None = None
+    first: str | None = None
+
+    @property
+    def repaired(self) -> bool:
+        return self.first is not None and self.failure is None
 
 
 async def ask(complete: Complete, prompt: Prompt, schema: type[T]) -> Reply[T]:
@@ -55,7 +63,8 @@ async def ask(complete: Complete, prompt: Prompt, schema: type[T]) -> Reply[T]:
         return reply
     repair = Message("user", f"That was not the JSON asked for ({problem[:_SHOWN]}). Reply with the JSON only.")
     second = await complete((*prompt, Message("assistant", first.text), repair), json_schema(schema))
-    return reply if second.finish == "context" else _read(second, schema)[0]
+    last = reply if second.finish == "context" else _read(second, schema)[0]
+    return replace(last, first=first.text)
 
 
 def _read(completion: Completion, schema: type[T]) -> tuple[Reply[T], str]:

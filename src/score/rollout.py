@@ -21,10 +21,10 @@ from pathlib import Path
 from score import cli, fingerprint, shards
 from score.attempts import Acting, Attempt, acting, open_tools, work_rows
 from score.config import Config, read
-from score.correct.teacher import Failure, Teacher
+from score.correct.teacher import Failure, Teacher, unanswered
 from score.data.metric import by_rules
 from score.data.splits import part_of
-from score.errors import ScoreError
+from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, read_rows, write_rows
 from score.provenance import provenance, write
 from score.records import StopReason, Task, Trajectory
@@ -33,26 +33,41 @@ from score.usage import Usage
 log = logging.getLogger("rollout")
 
 
-def mark_right(
-    trajectories: Sequence[Trajectory], agent: Acting, replies: ResumableRows | None = None
-) -> list[Trajectory]:
+def asking(agent: Acting, replies: ResumableRows | None = None) -> Teacher | None:
+    """The agent's own model as the one that tells right from wrong, its replies kept in `replies`. None if it runs in
+    this process: such a model is not asked."""
+    if not hasattr(agent.engine, "concurrency"):
+        return None
+    sampling = agent.config.sampling
+    return Teacher(agent.engine, step=sampling.step, judge=sampling.judge, identity=agent.digest, replies=replies)
+
+
+def mark_right(trajectories: Sequence[Trajectory], teacher: Teacher | None) -> list[Trajectory]:
     """Adds `meta["right"]`: True, False, or None where neither rules nor the model could tell, with the reason as
-    `meta["undecided"]`. The model's replies are kept in `replies`."""
+    `meta["undecided"]`.
+
+    Raises `InfrastructureError` if the model could not be reached about all of them: an outage is no reason to train on
+    fewer.
+    """
     notes: list[dict] = [{"right": _by_rules(trajectory)} for trajectory in trajectories]
     undecided = [i for i, note in enumerate(notes) if note["right"] is None and trajectories[i].answer is not None]
-    for i, verdict in zip(undecided, _by_model([trajectories[i] for i in undecided], agent, replies), strict=True):
+    verdicts = _by_model([trajectories[i] for i in undecided], teacher)
+    missing = [(i, v) for i, v in zip(undecided, verdicts, strict=True) if unanswered(trajectories[i], v)]
+    if missing:
+        (first, verdict), *_ = missing
+        raise InfrastructureError(
+            f"the teacher did not say whether {len(missing)} of {len(undecided)} attempts are right; the first, "
+            f"{trajectories[first].task.id}: {verdict.detail}; run it again, what is done is kept"
+        )
+    for i, verdict in zip(undecided, verdicts, strict=True):
         unknown = isinstance(verdict, Failure)
         notes[i] = {"right": None, "undecided": verdict.reason} if unknown else {"right": verdict}
     return [dataclasses.replace(t, meta=t.meta | note) for t, note in zip(trajectories, notes, strict=True)]
 
 
-def _by_model(
-    trajectories: Sequence[Trajectory], agent: Acting, replies: ResumableRows | None
-) -> Sequence[bool | Failure]:
-    if not hasattr(agent.engine, "concurrency"):
+def _by_model(trajectories: Sequence[Trajectory], teacher: Teacher | None) -> Sequence[bool | Failure]:
+    if teacher is None:
         return [Failure("no_endpoint", "an in-process model is not asked to judge")] * len(trajectories)
-    sampling = agent.config.sampling
-    teacher = Teacher(agent.engine, step=sampling.step, judge=sampling.judge, replies=replies)
     return teacher.right(trajectories) if trajectories else []
 
 
@@ -105,13 +120,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         agent = agent.counted(usage)
         attempts = [Attempt(task) for task in args.shard.take(tasks)]
         done = agent.run(attempts, sampling.step, rows, f"rollout {args.agent}", plan=sampling.plan)
-        marked = mark_right(done, agent, replies)
+        teacher = asking(agent, replies)
+        marked = mark_right(done, teacher)
         facts = {
             "stage": "rollout",
             "agent": args.agent,
             "seed": args.seed,
             "model": agent.digest,
             "sandbox": [*agent.pool.layers, agent.pool.versions],
+            **({"repairs": teacher.repairs} if teacher else {}),
             **usage.facts(),
         }
     write_rows(args.out, [trajectory.to_json() for trajectory in marked])

@@ -126,6 +126,23 @@ def test_comments_and_docstrings_are_no_code(tmp_path):
 
 
 def test_every_named_module_exists():
-    for files in fingerprint.CODE.values():
+    for files in (*fingerprint.CODE.values(), fingerprint.VERDICTS):
         for file in (*files, *fingerprint._MICRO, *fingerprint._DEGRADED):
             assert (ROOT / "src/score" / file).exists(), file
+
+
+def test_how_it_is_counted_gathered_and_reported_makes_no_model_run_again():
+    for file in ("judge/__main__.py", "agreement.py", "usage.py"):
+        stages = ("rollout", "correct", "grpo", "evaluate", "shards")
+        assert [name for name in stages if file in fingerprint.CODE[name]] == [], file
+
+
+def test_the_judges_work_is_named_by_what_decides_a_verdict(monkeypatch):
+    """Which answers it is asked about, and how far it agrees with rules, is found anew from the rulings that it has."""
+    config = load(copy.deepcopy(MICRO))
+    before = fingerprint.judging(config)
+    monkeypatch.setattr(fingerprint, "CODE", fingerprint.CODE | {"judge": ()})
+    assert fingerprint.judging(config) == before
+    assert not {"judge/__main__.py", "agreement.py", "evaluate/metrics.py"} & set(fingerprint.VERDICTS)
+    monkeypatch.setattr(fingerprint, "VERDICTS", fingerprint.VERDICTS[1:])
+    assert fingerprint.judging(config) != before

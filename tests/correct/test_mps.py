@@ -199,6 +199,21 @@ def test_an_unreadable_reply_is_asked_for_once_more():
     mentor_, _ = teacher(lambda _: next(replies), lambda _: step_text("a", "x = 5\nprint(x)"))
     (record,) = mentor([task("t")], student(wrong_then_answer), mentor_.review, 5)
     assert record.outcome == "solved"
+    assert mentor_.repairs == {"asked": 1, "made": 1}
+
+
+def test_repairs_are_counted_once_each_also_those_of_a_job_that_was_killed(tmp_path):
+    def locate(text):
+        return "not json" if "question b" in text else found(1)
+
+    for _ in range(2):
+        with ResumableRows(tmp_path / "replies.jsonl") as rows:
+            mentor_, _ = teacher(locate, lambda _: step_text("a", "x = 5\nprint(x)"))
+            mentor_.replies = rows
+            for _ in range(2):
+                mentor_.review([attempt("a", False), attempt("b", False)])
+            assert mentor_.repairs == {"asked": 1, "made": 0}
+    assert [row["reply"] for row in rows.done.values()].count("not json") == 2, "both replies are kept"
 
 
 def test_a_dead_teacher_is_a_failure_not_a_hard_task():
@@ -261,3 +276,16 @@ def test_replies_are_kept_and_not_asked_for_again(tmp_path):
             (review,) = mentor_.review([attempt("b", False)])
             assert isinstance(review, Correction)
             assert len(engine.requests) == calls
+
+
+def test_replies_of_other_weights_under_the_same_name_are_not_taken(tmp_path):
+    """The digest is in the key of a reply, and in no seed: the same request gets the same one from any model."""
+    seeds = []
+    with ResumableRows(tmp_path / "replies.jsonl") as rows:
+        for digest, calls in (("before", 2), ("after", 2), ("before", 0)):
+            mentor_, engine = teacher(lambda _: found(1), lambda _: step_text("a", "x = 5\nprint(x)"))
+            mentor_.replies, mentor_.identity = rows, digest
+            mentor_.review([attempt("b", False)])
+            assert len(engine.requests) == calls
+            seeds.append([request.seed for request in engine.requests])
+    assert seeds[0] == seeds[1]

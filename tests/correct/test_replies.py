@@ -14,7 +14,7 @@ from score.agent.protocol import Message
 from score.correct.teacher import _Location
 from score.engine.base import Completion
 from score.errors import InfrastructureError
-from score.judge import Verdict
+from score.judge.verdicts import Verdict
 
 PROMPT = (Message("system", "s"), Message("user", "u"))
 
@@ -103,11 +103,13 @@ def asked(*completions):
 def test_a_good_reply_is_asked_for_once():
     reply, prompts = asked('{"step": 1}')
     assert (reply.value.step, reply.failure, prompts) == (1, None, [PROMPT])
+    assert (reply.first, reply.repaired) == (None, False)
 
 
 def test_a_bad_reply_is_shown_to_the_model_with_what_is_wrong_about_it():
     reply, prompts = asked('{"step": "1"}', '{"step": 1}')
     assert reply.value.step == 1
+    assert (reply.first, reply.text, reply.repaired) == ('{"step": "1"}', '{"step": 1}', True)
     assert prompts[1][:2] == PROMPT
     assert prompts[1][2] == Message("assistant", '{"step": "1"}')
     assert "step: Input should be a valid integer" in prompts[1][3].content
@@ -130,10 +132,12 @@ FULL = Completion("", "context")
         ([Completion('{"step": 1}', "length")] * 2, "truncated", '{"step": 1}'),
     ],
 )
-def test_after_one_repair_the_failure_has_a_name_and_the_last_reply_is_kept(completions, failure, text):
+def test_after_one_repair_the_failure_has_a_name_and_both_replies_are_kept(completions, failure, text):
     reply, prompts = asked(*completions)
     assert (reply.value, reply.failure, reply.text) == (None, failure, text)
     assert len(prompts) == len(completions)
+    first = completions[0] if isinstance(completions[0], str) else completions[0].text
+    assert (reply.first, reply.repaired) == (first if len(completions) > 1 else None, False)
 
 
 def test_a_cut_reply_can_be_repaired():

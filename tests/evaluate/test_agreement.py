@@ -3,7 +3,7 @@
 import pytest
 
 from score import agreement
-from score.judge import Ruling
+from score.judge.verdicts import Ruling
 from score.records import Task
 
 TASKS = [Task(f"gaia-{i}", f"Question {i}?", (f"answer {i}", f"alias {i}"), "gaia") for i in range(30)]

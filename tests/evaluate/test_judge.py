@@ -8,13 +8,14 @@ import pytest
 import yaml
 
 from fakes import ScriptedAsyncEngine
-from score import judge as stage
 from score.config.schema import Sampling
 from score.engine.base import Completion
 from score.errors import InfrastructureError, ScoreError
 from score.evaluate.score import read_verdicts, verdict_key
 from score.jsonl import ResumableRows, read_rows, write_rows
-from score.judge import LONGEST, Case, Judge, Ruling, open_cases
+from score.judge import __main__ as stage
+from score.judge.__main__ import open_cases
+from score.judge.verdicts import LONGEST, Case, Judge, Ruling
 from score.records import Task
 
 CASES = [Case("q", "Paris", "the city of Paris"), Case("q", "Paris", "London")]
@@ -61,7 +62,8 @@ def test_verdicts_keep_the_order_of_cases_and_each_is_asked_once():
 
 def test_an_unreadable_verdict_is_asked_for_once_more_with_another_seed():
     ruling, engine = ruled("hm", YES)
-    assert ruling == Ruling(True, YES)
+    assert ruling == Ruling(True, YES, first_reply="hm")
+    assert ruling.repaired
     assert len({request.seed for request in engine.requests}) == 2
 
 
@@ -91,11 +93,13 @@ def test_an_endless_answer_is_cut_in_the_middle_and_says_so():
 
 def test_a_verdict_is_kept_for_its_case_prompt_model_and_sampling(tmp_path):
     with ResumableRows(tmp_path / "rows.jsonl") as rows:
-        Judge(ScriptedAsyncEngine(lambda r: YES), Sampling(), "7B", rows).rulings(CASES)
+        queue = ["hm", YES, YES]
+        given = Judge(ScriptedAsyncEngine(lambda r: queue.pop(0), concurrency=1), Sampling(), "7B", rows).rulings(CASES)
+        assert [ruling.repaired for ruling in given] == [True, False]
     with ResumableRows(tmp_path / "rows.jsonl") as rows:
         assert len(rows.done) == 2
         assert {row["reply"] for row in rows.done.values()} == {YES}
-        assert [r.verdict for r in Judge(None, Sampling(), "7B", rows).rulings(CASES)] == ["yes", "yes"]
+        assert Judge(None, Sampling(), "7B", rows).rulings(CASES) == given
         for other in (Judge(None, Sampling(), "72B", rows), Judge(None, Sampling(temperature=0), "7B", rows)):
             assert len(other.missing(CASES)) == 2
 
@@ -213,6 +217,24 @@ def test_an_unparseable_verdict_is_stored_as_such_and_the_others_stay(server, ru
     assert (lost["candidate"], lost["failure"], lost["reply"]) == ("open 7", "unreadable", "yes, certainly true")
     verdicts = read_verdicts(tmp_path / "verdicts/gaia.jsonl")
     assert set(verdicts) == {row["key"] for row in rows} - {lost["key"]}
+
+
+def test_a_verdict_that_took_a_repair_is_told_apart_with_both_replies_and_counted(server, run, tmp_path):
+    seen = set()
+
+    def reply(prompt):
+        first = prompt not in seen
+        seen.add(prompt)
+        return "yes" if first and "open 7" in prompt else "hm" if "open 8" in prompt else fair(prompt)
+
+    server.reply = reply
+    rows = {row["candidate"]: row for row in run(sample=0)[0]}
+    shown = {name: (row["first_reply"], row["reply"], row["repaired"]) for name, row in rows.items()}
+    assert shown["open 6"] == (None, YES, False)
+    assert shown["open 7"] == ("yes", YES, True)
+    assert shown["open 8"] == ("hm", "hm", False)
+    record = json.loads((tmp_path / "verdicts/gaia.provenance.json").read_text())
+    assert record["verdicts"] == {"given": 5, "asked_again": 2, "repaired": 1, "unparseable": 1}
 
 
 def test_a_judge_that_is_down_stops_the_stage_and_what_is_done_is_kept(server, run, tmp_path):

@@ -13,7 +13,7 @@ from score.config import load
 from score.config.load import merge
 from score.errors import InfrastructureError, ScoreError
 from score.records import StopReason, Task
-from score.rollout import mark_right
+from score.rollout import asking, mark_right
 
 ROOT = Path(__file__).parents[2]
 CONFIG = load(
@@ -88,7 +88,7 @@ def test_an_attempt_without_outcome_is_neither_right_nor_wrong(tmp_path):
 
     failed, _ = run(tmp_path / "a", TASKS[:1], tools={"web_search": down})
     answered, _ = run(tmp_path / "b", TASKS[:1])
-    marked = mark_right([*failed, *answered], actor())
+    marked = mark_right([*failed, *answered], asking(actor()))
     assert [trajectory.meta["right"] for trajectory in marked] == [None, True]
 
 

@@ -12,7 +12,7 @@ from score.engine.base import Completion
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows
 from score.records import StopReason, Task
-from score.rollout import mark_right, summary
+from score.rollout import asking, mark_right, summary
 from score.train.rows import training_set
 
 SAMPLING = {name: {"temperature": 0.0} for name in ("student", "evaluate", "step", "judge")}
@@ -55,7 +55,7 @@ def marked(tasks, judge=lambda text: AssertionError("not asked"), engine=None, r
     engine = engine or ScriptedAsyncEngine(plays(judge))
     agent = Acting(CONFIG, "a", 0, "digest", engine, LocalPool(), {})
     done = agent.run([Attempt(task) for task in tasks], CONFIG.sampling.step, rows, "test", plan=CONFIG.sampling.plan)
-    return mark_right(done, agent, replies), engine
+    return mark_right(done, asking(agent, replies)), engine
 
 
 @pytest.fixture
@@ -87,7 +87,6 @@ def test_rules_decide_first_and_the_model_only_what_they_leave_open(rows):
         ('{"equivalent": "true"}', "unreadable"),
         (Completion('{"equivalent": tr', "length"), "truncated"),
         (Completion("", "context"), "context"),
-        (InfrastructureError("down"), "infrastructure"),
     ],
 )
 def test_what_nobody_can_tell_is_counted_by_its_reason_and_not_trained_on(rows, verdict, reason):
@@ -100,6 +99,17 @@ def test_what_nobody_can_tell_is_counted_by_its_reason_and_not_trained_on(rows, 
     assert (rows_.counts["rows"], rows_.counts["not_right"]) == (1, 2)
     with pytest.raises(ScoreError, match="training set is empty"):
         training_set(done[1:], Codec(), 100)
+
+
+def test_a_model_that_cannot_be_reached_ends_the_stage_and_the_next_run_asks_for_what_is_missing(rows, tmp_path):
+    tasks = [ask("c", "it", "judge"), ask("d", "that", "judge")]
+    right = '{"equivalent": true}'
+    with ResumableRows(tmp_path / "replies.jsonl") as replies:
+        with pytest.raises(InfrastructureError, match="whether 1 of 2 attempts are right; the first, d: down"):
+            marked(tasks, lambda t: InfrastructureError("down") if "question d" in t else right, None, replies, rows)
+        done, engine = marked(tasks, lambda text: right, replies=replies, rows=rows)
+    assert [t.meta["right"] for t in done] == [True, True]
+    assert len(engine.requests) == 1
 
 
 def test_an_attempt_that_a_failure_ended_is_neither_right_nor_wrong(rows):

@@ -125,8 +125,11 @@ class Models:
         return [*turns, answer, answer, answer][request.seed % 7]
 
     def teacher(self, request) -> str:
-        """Finds the plan or a step wrong, or nothing; its rewritten turns are of the kind asked for."""
+        """Finds the plan or a step wrong, or nothing, often not as JSON at first; its rewritten turns are of the kind
+        asked for."""
         text, self.reviewed = request.messages[1].content, self.reviewed + 1
+        if "<wrong" not in text and len(request.messages) == 2 and request.seed % 3 == 0:
+            return "somewhere"
         if "<wrong" not in text:
             return json.dumps({"step": [0, 1, 1, 1, 1, 1, 1, None][request.seed % 8], "analysis": ""})
         fixed = f"y = {request.seed % 89}\nprint(y)"
@@ -212,6 +215,8 @@ def test_the_number_of_shards_leaves_no_trace_in_the_result(tmp_path, models, st
     assert [record.pop("shards") for record in counts] == [1, 3, 8]
     assert counts[0] == counts[1] == counts[2]
     assert counts[0]["fingerprint"] == "of the stage"
+    if stage == "corrections":
+        assert counts[0]["repairs"]["asked"] == counts[0]["repairs"]["made"] > 3
 
 
 @pytest.mark.parametrize("stage", ["rollout", "corrections", "evaluation"])

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from fakes import LocalPool, ScriptedAsyncEngine, ScriptedEngine, by_turn
-from score import asked, judge
+from score import asked
 from score.agent.protocol import plan_text, step_text
 from score.attempts import Acting, Attempt, work_rows
 from score.config import load
@@ -19,6 +19,7 @@ from score.config.schema import Sampling
 from score.engine.base import Completion, Request
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import write_json, write_rows
+from score.judge import __main__ as judge
 from score.records import Task
 from score.report import ledger
 from score.shards import WHOLE, Shard
@@ -202,6 +203,18 @@ def test_the_ledger_has_one_row_per_stage_agent_seed_and_role(tmp_path):
     ]
     assert [row["cost_usd"] for row in rows] == ["", "0.002500", "", "0.001000"]
     assert (rows[1]["n_failed"], rows[2]["prompt_tokens"], rows[2]["completion_tokens"]) == ("1", "30", "4")
+
+
+def test_an_agents_own_teacher_is_named_and_priced(tmp_path):
+    config = mapping("micro.yaml", models={"other": {"engine": "oracle", "price": {"prompt": 1, "completion": 1}}})
+    (agent,) = [agent for agent in config["agents"] if agent["name"] == "score_sft"]
+    before = asked.terms(load(config))
+    agent["teacher"] = "other"
+    record = {"seed": 0, "usage": {"teacher": counts(requests=1, prompt_tokens=1_000_000)}}
+    corrected = [record | {"stage": "correct", "agent": name} for name in ("score_sft", "bc20")]
+    rows = rows_of(tmp_path, config, *corrected, record | {"stage": "rollout", "agent": "teacher"})
+    assert [(row["model"], row["cost_usd"]) for row in rows] == [("other", "1.000000"), ("oracle", ""), ("oracle", "")]
+    assert asked.terms(load(config)) != before, "another teacher makes the ledger anew"
 
 
 def test_a_record_that_is_none_is_named(tmp_path):

@@ -205,28 +205,56 @@ def test_a_row_is_dropped_and_counted_when_its_prefix_is_too_long(random_student
     assert counts == {"given": 2, "used": 1, "too_long": 1}
 
 
+class Scored(Recorder):
+    """Keeps the whole of what each generation gives the loss."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.scored = []
+
+    def _generate_and_score_completions(self, inputs):
+        output = super()._generate_and_score_completions(inputs)
+        self.scored.append({k: v.clone() for k, v in output.items() if torch.is_tensor(v)})
+        return output
+
+
+UNDECIDED = (None, "undecided")
+
+
 def test_nothing_is_learned_from_an_undecided_rollout(random_student, tmp_path):
-    """Its advantage is exactly 0, whatever the value that stands in for its reward."""
-    undecided = []
+    """And its group learns what it would without it: the mean, the deviation and the tokens are the others'."""
+    given = [UNDECIDED, (1.0, "final"), (0.0, "none"), (0.0, "none"), *[(1.0, "final"), (0.0, "none")] * 2]
 
-    def every_third(trajectories, key_steps):
-        given = [(float(i), "none" if i % 3 else "undecided") for i, _ in enumerate(trajectories)]
-        undecided.append([tier == "undecided" for _, tier in given])
-        return given
-
-    class Watching(Recorder):
-        def _generate_and_score_completions(self, inputs):
-            output = super()._generate_and_score_completions(inputs)
-            scored.append(output["advantages"].tolist())
-            return output
-
-    scored = []
-    trainer = make_trainer(random_student, tmp_path, [key_step("Ba"), key_step("Bo")], reward=every_third, cls=Watching)
+    trainer = make_trainer(
+        random_student, tmp_path, [key_step("Ba"), key_step("Bo")], reward=lambda t, k: given, cls=Scored
+    )
     trainer.train()
-    assert len(scored) == len(undecided) > 0
-    for advantages, lost in zip(scored, undecided, strict=True):
-        assert [advantage == 0 for advantage in advantages] == lost
-    assert trainer.state.log_history[0]["tier/undecided"] == pytest.approx(3 / 8)
+    for output in trainer.scored:
+        rewards = torch.tensor([1.0, 0.0, 0.0])
+        expected = (rewards - rewards.mean()) / (rewards.std() + 1e-4)
+        assert output["advantages"][0] == 0
+        assert torch.allclose(output["advantages"][1:4], expected)
+        counted = (output["completion_mask"] * output["tool_mask"]).sum(dim=1)
+        assert counted[0] == 0
+        assert (counted[1:] > 0).all()
+        assert output["num_items_in_batch"] == counted.sum()
+    assert trainer.state.log_history[0]["tier/undecided"] == pytest.approx(1 / 8)
+    assert trainer.state.log_history[0]["reward"] == pytest.approx(3 / 7)
+
+
+@pytest.mark.parametrize("loss_type", ["dapo", "grpo", "dr_grpo", "bnpo"])
+def test_a_batch_without_any_decided_rollout_changes_nothing(random_student, tmp_path, loss_type):
+    import copy
+
+    model, codec = copy.deepcopy(random_student[0]), random_student[1]
+    before = {name: weights.detach().clone() for name, weights in model.named_parameters()}
+    trainer = make_trainer(
+        (model, codec), tmp_path, [key_step("Ba"), key_step("Bo")], reward=lambda t, k: [UNDECIDED] * len(t)
+    )
+    trainer.loss_type, trainer.args.max_steps = loss_type, 1
+    trainer.train()
+    assert trainer.state.global_step == 1
+    assert all(torch.equal(weights, before[name]) for name, weights in model.named_parameters())
 
 
 def test_training_raises_the_reward_it_is_given(random_student, tmp_path):

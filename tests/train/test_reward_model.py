@@ -10,8 +10,8 @@ from score.agent.protocol import Message, plan_text
 from score.config.schema import Agent, Config, Grpo, Sampling
 from score.correct.sets import KeyStep
 from score.errors import InfrastructureError
-from score.jsonl import read_rows
-from score.judge import Judge
+from score.jsonl import ResumableRows, read_rows
+from score.judge.verdicts import Judge
 from score.records import Step, StopReason, Task, Trajectory
 from score.train import grpo
 from score.train.grpo import RewardModel
@@ -68,10 +68,9 @@ class TestRewardModel:
         with pytest.raises(InfrastructureError):
             self.model(down)([rollout], [silent])
         mumbling = Judge(ScriptedAsyncEngine(lambda r: "that is true"), Sampling())
-        with pytest.raises(InfrastructureError, match="no readable verdict on 1 of 1 cases; the first: unreadable"):
-            self.model(mumbling)([rollout], [silent])
+        assert self.model(mumbling)([rollout], [silent])[0][1] == "undecided", "one reply condemns no judge"
 
-    def test_a_rollout_without_a_verdict_is_undecided_and_shifts_nobodys_baseline(self):
+    def test_a_rollout_without_a_verdict_is_undecided_and_has_no_reward(self):
         def reply(request):
             candidate = request.messages[1].content.partition("<candidate>")[2]
             return "hm" if "mumble" in candidate else f'{{"equivalent": {"true" if "good" in candidate else "false"}}}'
@@ -83,16 +82,63 @@ class TestRewardModel:
         rolled = [dataclasses.replace(self.trajectory(answer=answer), task=task) for answer in answers]
         given = self.model(Judge(engine, Sampling()))(rolled, hard)
         assert [tier for _, tier in given] == ["final", "none", "undecided", "final", "none", "final"]
-        assert given[2][0] == pytest.approx(3 / 5), "the mean of the others"
+        assert [value for value, _ in given] == [1.0, 0.0, None, 1.0, 0.0, 1.0]
         assert len(engine.requests) == 4, "the same answer is judged once; the mumbled one is asked for again"
 
+    def batches(self, model, count, answers=lambda i: f"answer {i}", size=2):
+        """So many batches of rollouts with answers that rules leave open."""
+        task = Task("Ba", "Who?", ("Ada",), "toy", {"metric": "judge"})
+        hard = [KeyStep(task, 0, None, (), None, None)] * size
+        for batch in range(count):
+            names = [answers(batch * size + i) for i in range(size)]
+            yield model([dataclasses.replace(self.trajectory(answer=name), task=task) for name in names], hard)
+
+    def test_a_judge_that_is_readable_in_less_than_half_of_many_cases_is_no_judge(self):
+        """Counted over distinct cases and across batches, however few of them a batch leaves to the judge."""
+        mumbling = ScriptedAsyncEngine(lambda r: "hm")
+        given = self.batches(self.model(Judge(mumbling, Sampling())), 100)
+        message = f"no readable verdict on {grpo.LEAST} of the last {grpo.LEAST} cases; the last: unreadable, 'hm'"
+        with pytest.raises(InfrastructureError, match=message):
+            list(given)
+        assert len(mumbling.requests) == 2 * grpo.LEAST
+
+    def test_one_case_that_a_judge_cannot_read_however_often_it_comes_stops_nobody(self):
+        engine = ScriptedAsyncEngine(lambda r: "hm")
+        given = list(self.batches(self.model(Judge(engine, Sampling())), 2 * grpo.LEAST, lambda i: "the same"))
+        assert {tier for batch in given for _, tier in batch} == {"undecided"}
+        assert len(engine.requests) == 2, "and it is asked about once"
+
+    def test_a_judge_that_goes_bad_is_noticed_and_half_is_enough_of_one(self):
+        asked = []
+
+        def reply(request):
+            asked.append(request)
+            number = int(request.messages[1].content.partition("<candidate>answer ")[2].partition("<")[0])
+            return "hm" if number >= 400 or number % 2 else '{"equivalent": true}'
+
+        given = self.batches(self.model(Judge(ScriptedAsyncEngine(reply), Sampling())), 400)
+        with pytest.raises(InfrastructureError, match=f"of the last {grpo.WINDOW} cases"):
+            list(given)
+        assert 400 < len({r.messages[1].content for r in asked}) < 400 + grpo.WINDOW
+
+    def test_what_a_judge_could_not_say_is_asked_for_anew_after_a_restart(self, tmp_path):
+        for reply, tiers, requests in (("hm", {"undecided"}, 4), ('{"equivalent": true}', {"final"}, 2)):
+            engine = ScriptedAsyncEngine(lambda r, reply=reply: reply)
+            with ResumableRows(tmp_path / "rulings.jsonl") as rows:
+                model = self.model(Judge(engine, Sampling(), rows=rows, anew=True))
+                assert {tier for batch in self.batches(model, 1) for _, tier in batch} == tiers
+            assert len(engine.requests) == requests
+        with ResumableRows(tmp_path / "rulings.jsonl") as rows:
+            assert self.model(Judge(None, Sampling(), rows=rows, anew=True)).judge.missing([]) == {}
+            assert [row["equivalent"] for row in rows.done.values()] == [True, True]
+
     def test_the_reward_judge_is_its_own_entry_and_its_rulings_survive_a_restart(self, tmp_path, monkeypatch):
-        opened = []
+        opened, replies = [], ["hm", "hm", '{"equivalent": true}']
 
         @contextlib.contextmanager
         def open_engine(model, log):
             opened.append(model.path)
-            yield ScriptedAsyncEngine(lambda r: '{"equivalent": true}')
+            yield ScriptedAsyncEngine(lambda r: replies.pop(0))
 
         monkeypatch.setattr(grpo, "open_engine", open_engine)
         sizes = ("small", "large")
@@ -107,12 +153,11 @@ class TestRewardModel:
         )  # fmt: skip
         task = Task("Ba", "Who?", ("Ada",), "toy", {"metric": "judge"})
         rolled = dataclasses.replace(self.trajectory(answer="she"), task=task)
-        for _ in range(2):
+        for tier in ("undecided", "final", "final"):
             with (
                 Usage(tmp_path, "grpo") as usage,
                 grpo.reward_model(config, self.agent, GRPO, tmp_path, usage) as model,
             ):
-                assert model([rolled], [KeyStep(task, 0, None, (), None, None)]) == [(1.0, "final")]
-        assert opened == ["small", "small"]
-        (row,) = read_rows(tmp_path / "rulings.jsonl")
-        assert row["reply"] == '{"equivalent": true}'
+                assert model([rolled], [KeyStep(task, 0, None, (), None, None)])[0][1] == tier
+        assert opened == ["small"] * 3
+        assert [row["reply"] for row in read_rows(tmp_path / "rulings.jsonl")] == ["hm", '{"equivalent": true}']

@@ -20,20 +20,24 @@ from score.attempts import Acting, Attempt, acting, open_tools, work_rows
 from score.config import Config, lineage, read
 from score.correct.mps import Mentored, Start, mentor
 from score.correct.sets import summarise
-from score.correct.teacher import Teacher
+from score.correct.teacher import INFRASTRUCTURE, Teacher
 from score.data.splits import part_of
 from score.engine import check_gpus, open_engine, resolve_path
-from score.errors import ScoreError
+from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, read_rows, write_rows
 from score.provenance import model_digest, provenance, write
-from score.records import Task, Trajectory
+from score.records import StopReason, Task, Trajectory
 from score.usage import Usage
 
 log = logging.getLogger("correct")
 
 
 def mentor_with(agent: Acting, teacher: Teacher, tasks: Sequence[Task], rows: ResumableRows) -> list[Mentored]:
-    """Mentored problem solving with a real student and teacher; the student's attempts are kept in `rows`."""
+    """Mentored problem solving with a real student and teacher; the student's attempts are kept in `rows`.
+
+    Raises `InfrastructureError` at the end if the teacher could not be reached about a task, so that an outage makes no
+    training set smaller: what is done is kept, and the next run asks for the rest.
+    """
     config = agent.config
 
     def play(starts: Sequence[Start]) -> list[Trajectory]:
@@ -46,7 +50,19 @@ def mentor_with(agent: Acting, teacher: Teacher, tasks: Sequence[Task], rows: Re
         log.info("after %d corrections: %d solved, %d go on", round_, solved, running)
 
     with Rewinding(agent.pool, agent.tools, config.sandbox.kept) as sessions:
-        return mentor(tasks, play, teacher.review, config.correct.max_corrections, report)
+        records = mentor(tasks, play, teacher.review, config.correct.max_corrections, report)
+    if missing := [record for record in records if _unanswered(record)]:
+        _, reason = missing[0].failure.split(": ", 1)
+        raise InfrastructureError(
+            f"the teacher did not answer on {len(missing)} of {len(records)} tasks; the first, {missing[0].task.id}: "
+            f"{reason}; run it again, what is done is kept"
+        )
+    return records
+
+
+def _unanswered(record: Mentored) -> bool:
+    reached = record.attempts[-1].stop != StopReason.INFRASTRUCTURE_ERROR
+    return reached and (record.failure or "").startswith(f"{INFRASTRUCTURE}: ")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -76,11 +92,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         sampling, agent = config.sampling, agent.counted(usage)
         advice = config.correct.advice
         teacher_engine = usage.counted(engine, "teacher")
-        teacher = Teacher(teacher_engine, step=sampling.step, judge=sampling.judge, advice=advice, replies=replies)
+        digest = model_digest(resolve_path(entry.path or entry.engine), entry.revision)
+        teacher = Teacher(
+            teacher_engine, step=sampling.step, judge=sampling.judge, advice=advice, identity=digest, replies=replies
+        )
         records = mentor_with(agent, teacher, args.shard.take(tasks), rows)
         facts = {"seed": args.seed, "model": agent.digest, "sandbox": [*agent.pool.layers, agent.pool.versions]}
-        digest = model_digest(resolve_path(entry.path or entry.engine), entry.revision)
-        facts |= {"stage": "correct", "agent": args.agent, "teacher": digest, **usage.facts()}
+        facts |= {
+            "stage": "correct",
+            "agent": args.agent,
+            "teacher": digest,
+            "repairs": teacher.repairs,
+            **usage.facts(),
+        }
     write_rows(args.out, [record.to_json() for record in records])
     write(args.provenance, provenance(fingerprint.settings(config, "correct", args.agent), **facts))
     log.info("%s", summarise(records))

@@ -28,9 +28,9 @@ from score.config import Config, read_merged
 from score.config.load import nearest
 from score.config.schema import Model
 from score.correct.planting import Planted, planted
-from score.correct.teacher import Correction, Failure, Review, Teacher
+from score.correct.teacher import INFRASTRUCTURE, Correction, Failure, Review, Teacher
 from score.data.metric import by_rules
-from score.engine import open_engine
+from score.engine import open_engine, resolve_path
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, Row, write_json, write_rows, write_text
 from score.micro.backend import KnowledgeBase
@@ -38,14 +38,12 @@ from score.micro.graph import parse
 from score.micro.mutations import EVERY, LUCKY
 from score.micro.tasks import WORLDS
 from score.micro.world import World, make_world
-from score.provenance import provenance
+from score.provenance import model_digest, provenance
 from score.report.figures import confusion, values
 from score.report.stats import wilson
 from score.sandbox.base import SandboxPool, Tools
 
 log = logging.getLogger("audit")
-
-INFRASTRUCTURE = "infrastructure"
 
 CAPTION = (
     "Attempts with one planted error each; % with Wilson's 95 % interval. located: the teacher names the turn of the "
@@ -175,13 +173,15 @@ def _percent(share: dict[str, float] | None) -> str:
 def review(config: Config, model: Model, plants: Sequence[Planted], out: Path) -> list[Review]:
     """One review per attempt, by the path that mentored problem solving takes."""
     work, sampling = out / "work", config.sampling
+    digest = model_digest(resolve_path(model.path or model.engine), model.revision)
     with (
         ResumableRows(work / f"replies.{fingerprint.auditing(model)}.jsonl") as replies,
         open_engine(model, work / "teacher.log") as engine,
     ):
         teacher = Teacher(
-            engine, step=sampling.step, judge=sampling.judge, advice=config.correct.advice, replies=replies
-        )
+            engine, step=sampling.step, judge=sampling.judge, advice=config.correct.advice, identity=digest,
+            replies=replies,
+        )  # fmt: skip
         return teacher.review([one.attempt for one in plants])
 
 

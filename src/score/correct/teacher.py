@@ -10,7 +10,8 @@ number gets there, unless `advice` is on (hazard 7).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -27,8 +28,13 @@ from score.data.metric import by_rules
 from score.engine.base import AsyncEngine, Completion, Request
 from score.errors import InfrastructureError
 from score.jsonl import ResumableRows
-from score.judge import Case, Verdict
+from score.judge.verdicts import Case, Verdict
 from score.records import Step, StopReason, Task, Trajectory, content_key, derive_seed
+
+log = logging.getLogger("teacher")
+
+INFRASTRUCTURE = "infrastructure"
+"""The reason of a `Failure` that says nothing about the attempt or the teacher: an endpoint or a sandbox failed."""
 
 
 @dataclass(frozen=True)
@@ -87,28 +93,49 @@ class _Failed(Exception):
 
 
 class Teacher:
-    """Reviews attempts through a model. `review` never raises for a bad reply; a dead endpoint is a `Failure` too.
+    """Reviews attempts through a model. `review` never raises for a bad reply; a dead endpoint is a `Failure` too, once
+    all the others are done and it has been asked again.
 
     Args:
+        identity: what else decides a reply (the digest of the model); it enters the keys of `replies`.
         replies: a work file that keeps every reply, so that a killed job does not pay for it twice.
     """
 
     def __init__(
         self, engine: AsyncEngine, *, step: Sampling, judge: Sampling, advice: bool = False,
-        replies: ResumableRows | None = None,
+        identity: Any = None, replies: ResumableRows | None = None,
     ) -> None:  # fmt: skip
-        self.engine, self.step, self.judge, self.advice, self.replies = engine, step, judge, advice, replies
+        self.engine, self.step, self.judge, self.advice = engine, step, judge, advice
+        self.identity, self.replies = identity, replies
+        self._repaired: dict[str, bool] = {}  # of each question that was put again: did that help?
+
+    @property
+    def repairs(self) -> dict[str, int]:
+        """How many questions had to be asked again because the reply was not the JSON asked for, and how many of these
+        repairs could be read."""
+        return {"asked": len(self._repaired), "made": sum(self._repaired.values())}
 
     def review(self, attempts: Sequence[Trajectory], *, correct: bool = True) -> list[Review]:
         """One review per attempt, in order, with at most `engine.concurrency` requests in flight.
 
         With `correct` off a wrong attempt is `Wrong` and no correction is asked for.
         """
-        return asyncio.run(self._gather([self._review(attempt, correct) for attempt in attempts]))
+        return self._all(lambda attempt: self._review(attempt, correct), attempts)
 
     def right(self, attempts: Sequence[Trajectory]) -> list[bool | Failure]:
         """Whether each attempt's answer is right: rules first, the model only where they cannot tell."""
-        return asyncio.run(self._gather([self._guard(self._right(attempt)) for attempt in attempts]))
+        return self._all(lambda attempt: self._guard(self._right(attempt)), attempts)
+
+    def _all(self, ask: Callable[[Trajectory], Coroutine], attempts: Sequence[Trajectory]) -> list:
+        """What `ask` makes of each attempt; where the teacher could not be reached it is asked once more."""
+        done = asyncio.run(self._gather([ask(attempt) for attempt in attempts]))
+        missing = [i for i, said in enumerate(done) if unanswered(attempts[i], said)]
+        if missing:
+            log.warning("no answer about %d of %d attempts; they are put again", len(missing), len(done))
+            again = asyncio.run(self._gather([ask(attempts[i]) for i in missing]))
+            for i, said in zip(missing, again, strict=True):
+                done[i] = said
+        return done
 
     async def _gather(self, jobs: Sequence) -> list:
         slots = asyncio.Semaphore(self.engine.concurrency)
@@ -124,13 +151,13 @@ class Teacher:
         try:
             return await job
         except InfrastructureError as error:
-            return Failure("infrastructure", str(error))
+            return Failure(INFRASTRUCTURE, str(error))
         except _Failed as error:
             return error.failure
 
     async def _review(self, attempt: Trajectory, correct: bool) -> Review:
         if attempt.stop == StopReason.INFRASTRUCTURE_ERROR:
-            return Failure("infrastructure", attempt.meta.get("failure", ""))
+            return Failure(INFRASTRUCTURE, attempt.meta.get("failure", ""))
         right = await self._guard(self._right(attempt))
         if isinstance(right, Failure):
             return right
@@ -188,10 +215,11 @@ class Teacher:
     ) -> Completion:
         """The completion of a prompt, from the work file if it is there."""
         texts = [message.content for message in prompt]
-        key = content_key(task.id, [what], texts, sampling.model_dump())
+        asked = content_key(task.id, [what], texts, sampling.model_dump())
+        key = content_key(asked, self.identity)
         if self.replies is not None and (row := self.replies.done.get(key)):
             return Completion(row["reply"], row["finish"])
-        completion = await self.engine.complete(Request(prompt, sampling, derive_seed("teacher", key), schema))
+        completion = await self.engine.complete(Request(prompt, sampling, derive_seed("teacher", asked), schema))
         if self.replies is not None:
             self.replies.append(key, {"reply": completion.text, "finish": completion.finish})
         return completion
@@ -201,9 +229,20 @@ class Teacher:
             return await self._ask(prompt, self.judge, task, turn, schema)
 
         reply = await replies.ask(complete, prompt, schema)
+        if reply.first is not None:
+            self._repaired[content_key(name, task.id, turn, [message.content for message in prompt])] = reply.repaired
         if reply.failure is not None:
             raise _Failed(reply.failure, f"{name}: {reply.text[:200]!r}")
         return reply.value
+
+
+def unanswered(attempt: Trajectory, said: Any) -> bool:
+    """Could the teacher not be reached about an attempt that has an outcome?"""
+    return (
+        isinstance(said, Failure)
+        and said.reason == INFRASTRUCTURE
+        and attempt.stop != StopReason.INFRASTRUCTURE_ERROR
+    )  # fmt: skip
 
 
 def _text_of(attempt: Trajectory, steps: int) -> str:

@@ -43,10 +43,19 @@ def ledger(records: Iterable[Mapping[str, Any]], config: Config) -> list[dict[st
 
 
 def _row(stage: str, agent: str, seed: Any, role: str, counts: Counts, config: Config) -> dict[str, Any]:
-    model = lineage.base_model(config, agent) if role == "student" else getattr(config.roles, role)
+    model = _model(stage, agent, role, config)
     row = {"stage": stage, "agent": agent, "seed": seed, "role": role, "model": model}
     named = {_NAMED.get(name, name): counts[name] for name in COUNTS}
     return row | named | {"cost_usd": _cost(counts, config, model)}
+
+
+def _model(stage: str, agent: str, role: str, config: Config) -> str:
+    """Key in `models` of who answered in that role."""
+    if role == "student":
+        return lineage.base_model(config, agent)
+    if role == "teacher" and stage == "correct":
+        return lineage.teacher(config, agent)  # an agent may have one of its own
+    return getattr(config.roles, role)
 
 
 def _cost(counts: Counts, config: Config, model: str) -> str:

@@ -12,10 +12,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import fmean
 
 from score import cli, fingerprint
 from score.agent.drivers import run_episodes
@@ -30,7 +28,7 @@ from score.engine import keep_gpus, open_engine
 from score.engine.base import Completion, Request
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, read_rows
-from score.judge import Case, Judge, identity
+from score.judge.verdicts import Case, Judge, Ruling, identity, tally
 from score.provenance import input_key, provenance
 from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool, Tools
@@ -39,19 +37,26 @@ from score.usage import Usage
 
 log = logging.getLogger("grpo")
 
+WINDOW, LEAST = 64, 16
+"""Of how many cases, the last that a reward judge was asked about, more than half need a readable verdict, and how many
+there have to be before a judge is condemned: a batch may leave it a single one."""
+
 
 class RewardModel:
     """Rewards of a batch of rollouts: rules and execution first, the reward judge for what they leave open.
 
-    A rollout for which the judge's replies hold no verdict is `undecided`: it gets the mean of its task's other
-    rollouts, so that it shifts nobody's baseline, and the trainer learns nothing from it. A judge that is down, or of
-    whose verdicts in one batch more than half are unparseable, raises `InfrastructureError`.
+    A rollout for which the judge's replies hold no verdict is `undecided` and has no reward (None). A judge that is
+    down, or of whose verdicts on the last `WINDOW` distinct cases of this run more than half are unparseable, raises
+    `InfrastructureError`.
     """
 
     def __init__(self, agent: Agent, settings: Grpo, judge: Judge | None) -> None:
         self.agent, self.settings, self.judge = agent, settings, judge
+        self._rulings: dict[str, Ruling] = {}  # of this run, in the order of their cases
 
-    def __call__(self, trajectories: Sequence[Trajectory], key_steps: Sequence[KeyStep]) -> list[tuple[float, str]]:
+    def __call__(
+        self, trajectories: Sequence[Trajectory], key_steps: Sequence[KeyStep]
+    ) -> list[tuple[float | None, str]]:
         pairs = list(zip(trajectories, key_steps, strict=True))
         right = self._settle([_answer_case(t) for t in trajectories])
         wanted = [self.agent.key_step_reward and r is False for r in right]
@@ -70,7 +75,7 @@ class RewardModel:
             tiers.append(
                 rewards.tier(right[i], equality, well_formed=sound, avoid_requires=self.settings.avoid_requires)
             )
-        return list(zip(_values(tiers, key_steps), tiers, strict=True))
+        return [(rewards.VALUES.get(tier), tier) for tier in tiers]
 
     def _settle(self, questions: Sequence[bool | Case]) -> list[bool | None]:
         """Decided ones as they are; open ones from the judge (None: unparseable), or False if there is no judge (rules
@@ -79,26 +84,25 @@ class RewardModel:
         if self.judge is None or not cases:
             return [q is True for q in questions]
         rulings = self.judge.rulings(cases)
-        lost = [ruling for ruling in rulings if ruling.equivalent is None]
-        if len(lost) > len(cases) / 2:
-            raise InfrastructureError(
-                f"the reward judge gave no readable verdict on {len(lost)} of {len(cases)} cases; "
-                f"the first: {lost[0].failure}, {lost[0].reply[:200]!r}"
-            )
+        self._rulings |= {self.judge.key(case): ruling for case, ruling in zip(cases, rulings, strict=True)}
+        self._check()
         verdicts = iter(rulings)
         return [next(verdicts).equivalent if isinstance(q, Case) else q for q in questions]
 
+    @property
+    def rulings(self) -> list[Ruling]:
+        """The judge's, one per distinct case of this run, in the order in which the cases came up."""
+        return list(self._rulings.values())
 
-def _values(tiers: Sequence[rewards.Tier], key_steps: Sequence[KeyStep]) -> list[float]:
-    """The tiers' rewards; an undecided rollout's is the mean over the decided ones of its task, or 0 without any."""
-    decided: dict[str, list[float]] = defaultdict(list)
-    for tier, key_step in zip(tiers, key_steps, strict=True):
-        if tier != "undecided":
-            decided[key_step.task.id].append(rewards.VALUES[tier])
-    return [
-        fmean(decided[key_step.task.id] or [0.0]) if tier == "undecided" else rewards.VALUES[tier]
-        for tier, key_step in zip(tiers, key_steps, strict=True)
-    ]
+    def _check(self) -> None:
+        """Raises `InfrastructureError` if the judge's last verdicts are mostly none."""
+        last = self.rulings[-WINDOW:]
+        lost = [ruling for ruling in last if ruling.equivalent is None]
+        if len(last) >= LEAST and len(lost) > len(last) / 2:
+            raise InfrastructureError(
+                f"the reward judge gave no readable verdict on {len(lost)} of the last {len(last)} cases; "
+                f"the last: {lost[-1].failure}, {lost[-1].reply[:200]!r}"
+            )
 
 
 def _answer_case(trajectory: Trajectory) -> bool | Case:
@@ -127,8 +131,12 @@ def reward_model(config: Config, agent: Agent, settings: Grpo, work: Path, usage
         return
     model = config.models[name]
     with ResumableRows(work / "rulings.jsonl") as rows, open_engine(model, work / "judge.log") as engine:
-        judge = Judge(usage.counted(engine, "reward_judge"), config.sampling.judge, identity(name, model), rows)
-        yield RewardModel(agent, settings, judge)
+        # What it could not say is asked for anew: kept, one such reply would meet every restart.
+        counted = usage.counted(engine, "reward_judge")
+        judge = Judge(counted, config.sampling.judge, identity(name, model), rows, anew=True)
+        reward = RewardModel(agent, settings, judge)
+        yield reward
+        log.info("%s: verdicts of the reward judge in this run: %s", agent.name, tally(reward.rulings))
 
 
 def usable(key_steps: Sequence[KeyStep], codec, max_prompt: int) -> tuple[list[KeyStep], dict[str, int]]:
@@ -188,26 +196,14 @@ def train(
     """Trains `model`; returns (model, log history). `held_out` gives the learning curve, if the settings want one."""
     import torch
     from datasets import Dataset
-    from trl import GRPOConfig
 
     from score.train.heldout import HeldOut
-    from score.train.optim import last_checkpoint, optimizers, trainer_arguments
+    from score.train.optim import last_checkpoint, optimizers
     from score.train.output import ProgressCallback, lora, quiet
     from score.train.trainer import AgentGRPO, Rollouts
 
     torch.manual_seed(seed)
-    base = lineage.base_model(config, agent.name)
-    arguments = GRPOConfig(
-        max_steps=settings.updates,
-        num_generations=settings.generations,
-        max_completion_length=settings.max_completion,
-        temperature=settings.temperature,
-        beta=settings.beta,
-        epsilon=settings.epsilon,
-        loss_type=settings.loss_type,
-        scale_rewards=settings.scale_rewards if settings.scale_rewards != "none" else False,
-        **trainer_arguments(settings, work, seed),
-    )
+    base, arguments = lineage.base_model(config, agent.name), _arguments(settings, work, seed)
     model = lora(model, settings.lora)
     with sandbox(config) as pool, reward_model(config, agent, settings, work, usage) as reward:
         key_steps = replaying(key_steps, config, pool, tools)
@@ -230,6 +226,25 @@ def train(
             trainer.add_callback(curve)
         trainer.train(resume_from_checkpoint=last_checkpoint(work))
     return trainer.accelerator.unwrap_model(trainer.model), trainer.state.log_history
+
+
+def _arguments(settings: Grpo, work: Path, seed: int):
+    """The settings in TRL's words: a `GRPOConfig`."""
+    from trl import GRPOConfig
+
+    from score.train.optim import trainer_arguments
+
+    return GRPOConfig(
+        max_steps=settings.updates,
+        num_generations=settings.generations,
+        max_completion_length=settings.max_completion,
+        temperature=settings.temperature,
+        beta=settings.beta,
+        epsilon=settings.epsilon,
+        loss_type=settings.loss_type,
+        scale_rewards=settings.scale_rewards if settings.scale_rewards != "none" else False,
+        **trainer_arguments(settings, work, seed),
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> None:

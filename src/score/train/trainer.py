@@ -27,9 +27,9 @@ from score.errors import InfrastructureError
 from score.records import StopReason, Trajectory
 from score.sandbox.base import SandboxPool, Tools
 
-Reward = Callable[[Sequence[Trajectory], Sequence[KeyStep]], list[tuple[float, str]]]
-"""(reward, tier) per rollout; nothing is learned from one of tier "undecided". Raises `InfrastructureError` rather than
-guess."""
+Reward = Callable[[Sequence[Trajectory], Sequence[KeyStep]], list[tuple[float | None, str]]]
+"""(reward, tier) per rollout; one without a reward takes no part in its group's step. Raises `InfrastructureError`
+rather than guess."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,6 @@ class AgentGRPO(GRPOTrainer):
             self, rollouts.codec, batch=batch, turn_tokens=rollouts.turn_tokens, context=rollouts.context
         )
         self.rows: list[dict] = []
-        self.decided: list[bool] = []  # of each row's rollout: does it have a reward?
 
     def _generate_and_score_completions(self, inputs):
         self.rows = inputs  # TRL hands rollouts the prompts alone; the other columns are read from here
@@ -149,8 +148,7 @@ class AgentGRPO(GRPOTrainer):
         if "tool_mask" not in output:
             raise RuntimeError("the trainer dropped env_mask, so observations would be trained on")
         advantages = output["advantages"]
-        weighted = torch.where(advantages < 0, advantages * self.negative_weight, advantages)
-        output["advantages"] = weighted * torch.tensor(self.decided, dtype=weighted.dtype, device=weighted.device)
+        output["advantages"] = torch.where(advantages < 0, advantages * self.negative_weight, advantages)
         return output
 
     def roll(self, prompts: Sequence[object]) -> dict[str, list]:
@@ -164,14 +162,18 @@ class AgentGRPO(GRPOTrainer):
         trajectories = [episode.trajectory() for episode in episodes]
         rewards = self.rollouts.reward(trajectories, [self.rollouts.key_steps[i] for i in indexes])
         rows = [token_row(episode, self.rollouts.codec, n) for episode, n in zip(episodes, given, strict=True)]
-        self.decided = [tier != "undecided" for _, tier in rewards]
+        values = [value for value, _ in rewards]
         self._log_episodes([tier for _, tier in rewards], trajectories)
         return {
             "prompt_ids": [row.prompt_ids for row in rows],
             "completion_ids": [row.completion_ids for row in rows],
-            "env_mask": [row.env_mask for row in rows],
+            # TRL leaves a rollout without reward out of mean and deviation, but would count its tokens and their KL.
+            "env_mask": [
+                [0] * len(row.env_mask) if value is None else row.env_mask
+                for row, value in zip(rows, values, strict=True)
+            ],
             "logprobs": None,
-            "episode_reward": [value for value, _ in rewards],
+            "episode_reward": values,
         }
 
     def _log_episodes(self, tiers: Sequence[str], trajectories: Sequence[Trajectory]) -> None:
@@ -186,6 +188,6 @@ def _roll(prompts: Sequence[object], trainer: AgentGRPO) -> dict[str, list]:
     return trainer.roll(prompts)
 
 
-def _given_reward(episode_reward: list[float], **_: object) -> list[float]:
+def _given_reward(episode_reward: list[float | None], **_: object) -> list[float | None]:
     """The reward was computed with the rollout, from its records; TRL's decoded text is not looked at."""
     return episode_reward

@@ -17,11 +17,14 @@ from typing import Any
 import pandas as pd
 
 from score import cli
+from score.correct.teacher import INFRASTRUCTURE
 from score.errors import ScoreError
 from score.jsonl import numbered_rows
+from score.micro.mutations import LUCKY
 from score.report.figures import style
 
-LUCKY, INFRASTRUCTURE, NONE = "lucky_value", "infrastructure", "none"
+NONE = "none"
+"""The column of reviews that named no turn."""
 
 CAPTION = (
     "Number of attempts by the turn of the planted error (rows) and the turn that the teacher named as the earliest "
