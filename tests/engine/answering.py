@@ -36,7 +36,7 @@ def refusal(message: str) -> tuple[int, dict]:
 
 
 def answering():
-    """A server with a queue of (status, body) answers; the last one repeats. Keeps what it was sent."""
+    """A server with a queue of (status, body) answers, JSON or bytes; the last one repeats. Keeps what it was sent."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -46,7 +46,7 @@ def answering():
             self.server.seen.append(body)
             answers = self.server.answers
             status, content, *headers = answers.pop(0) if len(answers) > 1 else answers[0]
-            data = json.dumps(content).encode()
+            data = content if isinstance(content, bytes) else json.dumps(content).encode()
             cut = len(data) if content is not CUT else 0
             self.send_response(status)
             self.send_header("Content-Type", "application/json")

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from answering import REQUEST, ask, at, complete, refusal, reply
 
-from score.config.schema import Model
+from score.agent.protocol import Message
+from score.config.schema import Model, Sampling
 from score.engine import openai as client
+from score.engine.base import Request
 from score.engine.serve import Server
 from score.errors import InfrastructureError, ScoreError
 
@@ -28,6 +30,16 @@ def test_a_request_says_all_that_decides_the_reply(server):
         "seed": 7,
     }
     assert {key: sent[key] for key in expected} == expected
+
+
+def test_half_a_character_is_sent_as_its_escape(server):
+    """JSON can say a lone surrogate, and so can a reply that is sent back to be repaired; UTF-8 cannot."""
+    server.answers[:] = [reply("cut \ud83d")]
+    first = ask(server, *server.answers).text
+    assert first == "cut \ud83d"
+    again = Request((Message("assistant", first), Message("user", "\udc00 \U0001f600")), Sampling(), seed=0)
+    assert ask(server, reply("hi"), request=again).text == "hi"
+    assert [message["content"] for message in server.seen[-1]["messages"]] == ["cut \\ud83d", "\\udc00 \U0001f600"]
 
 
 def test_an_overlong_conversation_is_an_overflow_not_an_error(server):

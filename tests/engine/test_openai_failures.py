@@ -51,6 +51,23 @@ def test_a_connection_that_is_always_lost_is_an_infrastructure_error(server, pau
     assert len(server.seen) == 3
 
 
+def test_a_reply_of_broken_json_is_tried_again_like_a_lost_one(server, pauses):
+    broken = (200, b'{"choices": [{"mess')
+    assert ask(server, broken, broken, reply("hi")).text == "hi"
+    assert len(pauses) == 2
+    with pytest.raises(InfrastructureError, match="not JSON"):
+        ask(server, broken, retries=1)
+    with pytest.raises(InfrastructureError, match="not JSON"):
+        ask(server, (200, b"[" * 100_000), retries=0)
+
+
+def test_a_broken_reply_ends_its_own_episode_alone(server, pauses):
+    server.answers[:] = [(200, b"{"), reply("hi")]
+    _, outcomes = asyncio.run(complete(at(server, retries=0, batch=1), REQUEST, REQUEST))
+    assert isinstance(outcomes[0], InfrastructureError)
+    assert outcomes[1].text == "hi"
+
+
 def test_a_server_that_does_not_answer_in_time_is_given_up(server, pauses):
     server.release.clear()
     with pytest.raises(InfrastructureError, match="APITimeoutError"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import re
@@ -71,7 +72,8 @@ class OpenAIEngine:
         socket = self._server and self._server.socket
         # A server of our own is reached directly, whatever proxies the environment names.
         own = httpx2.AsyncHTTPTransport(uds=socket, limits=limits) if self._server else None
-        http = httpx2.AsyncClient(limits=limits, transport=own, event_hooks={"request": [self._count_retry]})
+        hooks = {"request": [self._count_retry], "response": [_check_whole]}
+        http = httpx2.AsyncClient(limits=limits, transport=own, event_hooks=hooks)
         self._client = openai.AsyncOpenAI(**self._settings, http_client=http)
         if self._server:
             self._watch = asyncio.create_task(self._end_with_server())
@@ -99,8 +101,9 @@ class OpenAIEngine:
             if _too_long(error):
                 return Completion("", "context")
             raise InfrastructureError(f"{self._name()} refused a request: {error}") from error
-        except openai.OpenAIError as error:
-            raise InfrastructureError(f"{self._name()}: {type(error).__name__}: {error}") from error
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: what cannot be sent, or was not understood
+            why = error.__cause__ if isinstance(error.__cause__, httpx2.DecodingError) else error
+            raise InfrastructureError(f"{self._name()}: {type(error).__name__}: {why}") from error
 
     async def _ask_one(self, request: Request) -> Any:
         """The reply of the server that fits best, or of another if that one cannot be reached."""
@@ -146,7 +149,7 @@ class OpenAIEngine:
         sampling = request.sampling
         body = {
             "model": self.model,
-            "messages": [message.chat() for message in request.messages],
+            "messages": [message.chat() | {"content": _sendable(message.content)} for message in request.messages],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_new_tokens,
@@ -198,6 +201,20 @@ class OpenAIEngine:
 
     def _name(self) -> str:
         return str(self._server.log) if self._server else ", ".join(self.served["urls"])
+
+
+async def _check_whole(reply: httpx2.Response) -> None:
+    """Makes of a body that is broken JSON a failed sending, which the openai client repeats like a lost connection."""
+    if reply.is_success and "json" in reply.headers.get("Content-Type", ""):
+        try:
+            json.loads(await reply.aread())
+        except (ValueError, RecursionError) as error:
+            raise httpx2.DecodingError(f"the reply is not JSON: {error}", request=reply.request) from error
+
+
+def _sendable(text: str) -> str:
+    """The text with lone surrogates, which have no UTF-8 form, as the six characters of their escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _too_long(error: openai.APIStatusError) -> bool:
