@@ -64,6 +64,13 @@ def test_a_cut_reply_is_named(server):
     assert ask(server, reply("hal", "length")).finish == "length"
 
 
+@pytest.mark.parametrize("finish", ["abort", "content_filter", "tool_calls", "error", None])
+def test_a_reply_that_ended_neither_by_itself_nor_at_its_limit_is_no_turn(server, finish):
+    """Its text is cut, or not all of it is there: nobody is to execute it, score it or train on it."""
+    with pytest.raises(InfrastructureError, match=f"ended a reply with {finish!r}"):
+        ask(server, reply("print(1", finish, token_ids=[4, 5, 6]), token_ids=True)
+
+
 def test_a_reply_without_content_is_no_answer(server):
     with pytest.raises(InfrastructureError, match="without content"):
         ask(server, reply(None))

@@ -173,21 +173,24 @@ class OpenAIEngine:
         """Raises `InfrastructureError` unless the reply is one."""
         try:
             choice = reply["choices"][0]
-            text, stopped = choice["message"]["content"], choice.get("finish_reason") != "length"
+            text, finish = choice["message"]["content"], choice.get("finish_reason")
             usage = reply.get("usage") or {}
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
             prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
             ids = choice.get("token_ids")
+            ids = None if ids is None else tuple(ids)
             said = (choice.get("logprobs") or {}).get("content") if self._logprobs else None
             logprobs = None if said is None else tuple(token["logprob"] for token in said)
         except (LookupError, TypeError, AttributeError) as error:
             raise InfrastructureError(f"{self._name()} sent no completion: {str(reply)[:200]!r}") from error
+        if finish not in ("stop", "length"):  # aborted, filtered, for a tool: a turn of which not all is there
+            raise InfrastructureError(f"{self._name()} ended a reply with {finish!r}, so it is no whole turn")
         if not isinstance(text, str):
             raise InfrastructureError(f"{self._name()} sent a reply without content")
-        if ids is not None:
-            ids = tuple(ids[:-1] if stopped else ids)  # a turn that ended has the token that ended it
+        if ids is not None and finish == "stop":
+            ids = ids[:-1]  # a turn that ended has the token that ended it
             logprobs = logprobs and logprobs[: len(ids)]
-        return Completion(text, "stop" if stopped else "length", ids, prompt, completion, logprobs, cached)
+        return Completion(text, finish, ids, prompt, completion, logprobs, cached)
 
     async def _count_retry(self, sent: httpx2.Request) -> None:
         self.retried += sent.headers.get("x-stainless-retry-count", "0") != "0"
