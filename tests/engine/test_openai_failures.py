@@ -1,10 +1,12 @@
 """The HTTP client against servers that fail: retries, time-outs, lost replies, and others that stand in."""
 
 import asyncio
+import contextlib
+import socket
 import sys
 
 import pytest
-from answering import CUT, REQUEST, ask, at, complete, reply
+from answering import CUT, REQUEST, ask, at, complete, refusal, reply
 
 from score.agent.protocol import Message
 from score.config.schema import Model, Sampling
@@ -91,6 +93,12 @@ def test_the_server_may_say_how_long_to_wait(server, pauses):
     assert pauses == [17]
 
 
+def test_all_further_sendings_are_counted(server, pauses):
+    server.answers[:] = [refusal("max_tokens is too large"), (500, {}), reply("hi")]
+    engine, _ = asyncio.run(complete(at(server), REQUEST))
+    assert engine.retried == 2
+
+
 def test_retries_are_counted(server, pauses):
     server.answers[:] = [(500, {}), (500, {}), reply("hi")]
     engine, _ = asyncio.run(complete(at(server), REQUEST))
@@ -171,9 +179,57 @@ def test_a_server_that_is_down_is_stood_in_for(server, second, pauses):
     assert [completion.text for completion in done] == ["hi"] * 10
 
 
+@pytest.mark.parametrize("status", [502, 503])
+def test_a_gateway_without_a_server_behind_it_is_stood_in_for(server, second, pauses, status):
+    server.answers[:], second.answers[:] = [(status, {"error": "nobody there"})], [reply("hi")]
+    engine, (done,) = asyncio.run(complete(at(server, second, retries=1), REQUEST))
+    assert done.text == "hi"
+    assert [len(one.seen) for one in (server, second)] == [2, 1]
+    assert engine.retried == 2, "the second server was sent the request as well"
+
+
 def test_it_is_an_infrastructure_error_when_all_are_down(server, second, pauses):
     for one in (server, second):
-        one.answers[:] = [(500, {"error": "broken"})]
+        one.answers[:] = [(503, {"error": "nobody there"})]
     _, (outcome,) = asyncio.run(complete(at(server, second, retries=1), REQUEST))
     assert isinstance(outcome, InfrastructureError)
     assert [len(one.seen) for one in (server, second)] == [2, 2]
+
+
+def test_a_reply_that_takes_too_long_takes_no_longer_with_several_servers(server, second, pauses):
+    """What takes one server too long takes its equals too long as well: only one is asked."""
+    for one in (server, second):
+        one.answers[:] = [(200, CUT)]
+        one.release.clear()
+    engine, (outcome,) = asyncio.run(complete(at(server, second, timeout_s=0.2, retries=1), REQUEST))
+    assert isinstance(outcome, InfrastructureError)
+    assert [len(one.seen) for one in (server, second)] == [2, 0]
+    assert engine.retried == 1
+
+
+def test_a_request_that_breaks_a_server_does_not_go_to_the_others_and_new_work_does(server, second, pauses):
+    server.answers[:], second.answers[:] = [(500, {"error": "broken"})], [reply("hi")]
+
+    async def go():
+        async with client.connect(at(server, second, retries=1), "m") as engine:
+            with pytest.raises(InfrastructureError, match="InternalServerError"):
+                await engine.complete(conversation(0))
+            assert len(second.seen) == 0
+            return [(await engine.complete(conversation(n))).text for n in (0, 1, 2)]
+
+    assert asyncio.run(go()) == ["hi"] * 3
+    assert len(server.seen) == 2
+
+
+def test_a_server_that_cannot_be_connected_to_in_time_is_stood_in_for(second, pauses):
+    """Its machine is gone, so that nobody even refuses the connection."""
+    second.answers[:] = [reply("hi")]
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0), backlog=0)) as full, contextlib.ExitStack() as held:
+        for _ in range(3):
+            waiting = held.enter_context(contextlib.closing(socket.socket()))
+            waiting.setblocking(False)
+            waiting.connect_ex(full.getsockname())
+        gone = f"http://127.0.0.1:{full.getsockname()[1]}/v1"
+        model = Model(engine="endpoint", url=[gone, *at(second).urls], timeout_s=0.3, retries=0)
+        _, (done,) = asyncio.run(complete(model, REQUEST))
+    assert done.text == "hi"

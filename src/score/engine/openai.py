@@ -8,7 +8,6 @@ and replies are left out: they would cost as much as all the rest.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
@@ -31,7 +30,8 @@ _CONNECT_S = 10.0
 _IDLE_S = 3.0  # vLLM closes a connection after 5 idle seconds, and a request may be on its way just then
 _LOOK_S = 0.5  # between two looks at whether the server still runs
 _REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
-_DOWN = (openai.APIConnectionError, openai.InternalServerError)
+_FAILED = (openai.APIConnectionError, openai.InternalServerError)
+_NOBODY = (502, 503)  # from a gateway that finds no server behind it
 
 
 class OpenAIEngine:
@@ -50,7 +50,7 @@ class OpenAIEngine:
     ) -> None:  # fmt: skip
         self.urls, self.model, self.concurrency = tuple(urls), model, concurrency
         self.retried = 0
-        """Requests that had to be sent again, so far."""
+        """Further sendings of a request so far: after a failure, to another server, without what the first refused."""
         self.served = {"model": model, **(server.facts if server else {"urls": [_without_password(u) for u in urls]})}
         """For the provenance: who answers."""
         self._settings = {
@@ -111,15 +111,19 @@ class OpenAIEngine:
         *others, last = self._balancer.order(conversation)
         body = self._body(request)
         for url in others:
-            with contextlib.suppress(*_DOWN):
+            try:
                 return await self._ask(url, conversation, body)
+            except _FAILED as error:
+                if not _unreached(error):
+                    raise
+            self.retried += 1
         return await self._ask(last, conversation, body)
 
     async def _ask(self, url: str, conversation: int, body: dict[str, Any]) -> Any:
         with self._balancer.asking(url, conversation):
             try:
                 reply = await self._fitted(url, body)
-            except _DOWN:
+            except _FAILED:
                 self._balancer.failed(url)
                 raise
         self._balancer.answered(url)
@@ -132,10 +136,12 @@ class OpenAIEngine:
         except _REFUSED as error:
             if (_too_long(error) or _limit_too_high(error)) and "max_tokens" in body:
                 # The limit asked for may not fit although the conversation does: without one, the room left is used.
+                self.retried += 1
                 return await self._fitted(url, _without(body, "max_tokens"))
             if _too_long(error) or "response_format" not in body:
                 raise
             refusal = error
+        self.retried += 1
         reply = await self._fitted(url, _without(body, "response_format"))
         if self._schemas:
             log.warning("%s takes no schema for a reply; it is asked without from now on (%s)", self._name(), refusal)
@@ -218,6 +224,13 @@ async def _check_whole(reply: httpx2.Response) -> None:
 def _sendable(text: str) -> str:
     """The text with lone surrogates, which have no UTF-8 form, as the six characters of their escape."""
     return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _unreached(error: openai.APIError) -> bool:
+    """Nobody was there to answer. What takes a server too long or breaks it would do so to its equals as well."""
+    if isinstance(error, openai.APITimeoutError):
+        return isinstance(error.__cause__, httpx2.ConnectTimeout)
+    return not isinstance(error, openai.APIStatusError) or error.status_code in _NOBODY
 
 
 def _too_long(error: openai.APIStatusError) -> bool:
