@@ -70,13 +70,13 @@ def check_gpus(*models: Model) -> None:
 
 
 def keep_gpus(own: Model, *others: Model) -> None:
-    """Leaves this process the GPUs of the model that it trains, and the rest to the servers that it will start.
+    """Leaves this process the GPUs of the model that it trains, or all but the servers' if that names none.
 
-    To be called before CUDA is first used. Raises as `check_gpus` does; without a server on GPUs nothing changes.
+    To be called before CUDA is first used. Raises as `check_gpus` does, and if no GPU is left; without a server on GPUs
+    nothing changes.
     """
     if served := _on_gpus(others):
-        gpus.of_this_job().check(own, *served)
-        gpus.of_this_job().keep(own)
+        gpus.of_this_job().keep(own, *served)
 
 
 def _on_gpus(models: Iterable[Model]) -> list[Model]:
