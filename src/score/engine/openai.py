@@ -11,7 +11,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -51,7 +50,7 @@ class OpenAIEngine:
         self.urls, self.model, self.concurrency = tuple(urls), model, concurrency
         self.retried = 0
         """Further sendings of a request so far: after a failure, to another server, without what the first refused."""
-        self.served = {"model": model, **(server.facts if server else {"urls": [_without_password(u) for u in urls]})}
+        self.served = {"model": model, **(server.facts if server else {"urls": list(urls)})}
         """For the provenance: who answers."""
         self._settings = {
             "base_url": urls[0],
@@ -244,10 +243,6 @@ def _limit_too_high(error: openai.APIStatusError) -> bool:
 
 def _without(body: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name != key}
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", url)
 
 
 def connect(model: Model, name: str, *, server: Server | None = None) -> OpenAIEngine:
