@@ -18,13 +18,13 @@ from score.agent.episode import Episode, Forced
 from score.agent.sessions import Sessions
 from score.config import lineage
 from score.config.schema import Config, Sampling
-from score.engine import open_engine, resolve_path
+from score.engine import digest_of, open_engine
 from score.engine.base import Engine
 from score.errors import ScoreError
 from score.fingerprint import deciding
 from score.jsonl import ResumableRows
 from score.progress import Progress
-from score.provenance import file_digest, model_digest
+from score.provenance import file_digest
 from score.records import StopReason, Task, Trajectory, content_key, derive_seed
 from score.sandbox.base import Limits, SandboxPool, Tools
 from score.shards import WHOLE, Shard
@@ -139,7 +139,7 @@ def acting(config: Config, agent: str, seed: int, root: Path, log: Path, tools: 
     entry = lineage.agent(config, agent)
     model = config.models[lineage.base_model(config, agent)]
     path = None if entry.method == "prompt" else str(trained_model(root, agent, seed))
-    digest = model_digest(path or resolve_path(model.path or model.engine), model.revision)
+    digest = digest_of(model, path)
     identity = {"protocol": deciding(config.protocol), "search": deciding(config.search)}
     if config.search.corpus:
         identity["corpus"] = file_digest([Path(config.search.corpus)])

@@ -96,7 +96,7 @@ def model_digest(path: str, revision: str | None = None) -> str:
     recorded = folder / _DIGEST_FILE
     if recorded.exists():
         return json.loads(recorded.read_text(encoding="utf-8"))["sha256"]
-    return _hash_files(sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]))
+    return _hash_files(sorted(file for kind in ("safetensors", "bin", "json") for file in folder.glob(f"*.{kind}")))
 
 
 def record_digest(folder: Path) -> str:

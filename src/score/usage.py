@@ -4,6 +4,7 @@ Every reply is noted in a journal in the stage's work folder before anything is 
 kept for its successor is counted once, when it came; one whose episode the kill cut short, so that it is asked for
 again, was asked for twice and is counted twice. Only a reply that was still on its way when the job died is missed.
 When a stage is split into another number of jobs, the first of them counts what jobs of other splits have noted.
+The journal also keeps who answered, for a job that finds all done and starts no server.
 
     with Usage(work, "attempts", shard) as usage:
         engine = usage.counted(engine, "student")
@@ -38,7 +39,7 @@ class Usage:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"usage.{name}.{shard}.jsonl"
         self._totals: dict[str, Counts] = {}
-        self._servers: dict[str, Any] = {}
+        self._servers: dict[str, list[Any]] = {}
         others = [p for p in folder.glob(f"usage.{name}.*-of-*.jsonl") if not p.stem.endswith(f"-of-{shard.count}")]
         for other in others if shard.number == 1 else ():
             self._read(other)
@@ -49,8 +50,10 @@ class Usage:
     def counted(self, engine: Engine, role: Role) -> Engine:
         """The same engine, what is asked of it being counted."""
         self._totals.setdefault(role, dict.fromkeys(COUNTS, 0))
-        if served := getattr(engine, "served", None):
-            self._servers[role] = served
+        served = getattr(engine, "served", None)
+        if served and served not in self._servers.get(role, ()):
+            self._append({"role": role, "served": served})
+            self._servers.setdefault(role, []).append(served)
         return _CountedAsync(engine, role, self) if hasattr(engine, "concurrency") else _Counted(engine, role, self)
 
     def note(self, role: str, done: Sequence[Completion], *, retried: int = 0, failed: int = 0) -> None:
@@ -65,13 +68,17 @@ class Usage:
             "failed": failed,
         }
         if any(counts.values()):
-            self._file.write(json.dumps([role, *counts.values()]).encode() + b"\n")
-            self._file.flush()
+            self._append([role, *counts.values()])
             self._add(role, counts)
 
     def facts(self) -> dict[str, Any]:
-        """For the provenance: counts by role, and who answered."""
-        return {"usage": {role: dict(counts) for role, counts in self._totals.items()}, "servers": self._servers}
+        """For the provenance: counts by role, and who answered: a list where it was not always the same."""
+        servers = {role: served if len(served) > 1 else served[0] for role, served in self._servers.items()}
+        return {"usage": {role: dict(counts) for role, counts in self._totals.items()}, "servers": servers}
+
+    def _append(self, line: Any) -> None:
+        self._file.write(json.dumps(line).encode() + b"\n")
+        self._file.flush()
 
     def _add(self, role: str, counts: Mapping[str, int]) -> None:
         self._totals[role] = total([self._totals.get(role, {}), counts])
@@ -81,8 +88,13 @@ class Usage:
         content = path.read_bytes()
         whole = content.rfind(b"\n") + 1
         for line in content[:whole].splitlines():
-            role, *counts = json.loads(line)
-            self._add(role, dict(zip(COUNTS, counts, strict=True)))
+            noted = json.loads(line)
+            if isinstance(noted, dict):
+                known = self._servers.setdefault(noted["role"], [])
+                known += [] if noted["served"] in known else [noted["served"]]
+            else:
+                role, *counts = noted
+                self._add(role, dict(zip(COUNTS, counts, strict=True)))
         return whole
 
     def close(self) -> None:

@@ -211,6 +211,35 @@ def test_models(tmp_path):
     assert places.size(Model(engine="vllm", path="org/name-7B"), tmp_path / "hub") == 100
 
 
+def test_the_adapters_that_a_server_loads(tmp_path):
+    base, tuned, home = tmp_path / "base", tmp_path / "tuned", tmp_path / "hub"
+    base.mkdir()
+    (base / "model.safetensors").write_bytes(b"weights")
+    (base / "config.json").write_text("{}")
+
+    def look(adapter: str) -> Finding:
+        adapters = {"mine": adapter}
+        return places.model("m", Model(engine="vllm", path=str(base), adapters=adapters, adapter="mine"), home)
+
+    says(look(str(tuned)), False, f"adapter mine: {tuned}: no such folder", "models.m.adapters.mine")
+    tuned.mkdir()
+    (tuned / "adapter_config.json").write_text("{}")
+    says(look(str(tuned)), False, "holds no weights")
+    (tuned / "adapter_model.safetensors").mkdir()
+    says(look(str(tuned)), False, "adapter_model.safetensors: cannot be read (Is a directory)")
+    (tuned / "adapter_model.safetensors").rmdir()
+    (tuned / "adapter_model.safetensors").write_bytes(b"weights")
+    says(look(str(tuned)), True, "0.0 GB of weights", "adapters: mine")
+    says(look("$ADAPTERS/mine"), False, "write the folder out")
+    says(look("lab/mine"), False, f"not in {home}", "download")
+    snapshot = home / "hub" / "models--lab--mine" / "snapshots" / "abc"
+    snapshot.mkdir(parents=True)
+    (snapshot / "adapter_model.safetensors").write_bytes(b"weights")
+    says(look("lab/mine"), True)
+    missing = Model(engine="vllm", path=str(tmp_path / "gone"), adapters={"mine": str(tuned)})
+    says(places.model("m", missing, home), False, "gone: no such folder")
+
+
 def test_weights_that_cannot_be_read(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "model.safetensors").mkdir()

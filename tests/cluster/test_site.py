@@ -203,17 +203,18 @@ def test_a_variable_that_a_node_lacks_is_named():
 
 
 def test_what_exists_of_the_folders_that_a_config_names_is_bound_once(tmp_path):
-    for name in ("src", "cache", "corpora", "mirror", "model", "more"):
+    for name in ("src", "cache", "corpora", "mirror", "model", "lora", "more"):
         (tmp_path / name).mkdir()
+    adapters = {"mine": f"{tmp_path}/lora", "of_the_hub": "lab/lora"}
     config = a_config(
-        models={"own": {"engine": "transformers", "path": f"{tmp_path}/model"}},
+        models={"own": {"engine": "vllm", "path": f"{tmp_path}/model", "adapters": adapters}},
         search={"backend": "bm25", "corpus": f"{tmp_path}/corpora/c.jsonl", "cache": f"{tmp_path}/cache"},
         data={"source": f"{tmp_path}/mirror"},
     )
     here = a_site(binds=[f"{tmp_path}/more", f"{tmp_path}/cache", f"{tmp_path}/absent"])
     given = {"APPTAINER_BIND": f"/opt:/opt,{tmp_path}/src", "HF_HOME": f"{tmp_path}/none"}
     passed = environment(here, given, config=config, source=tmp_path / "src")
-    names = ["src", "cache", "corpora", "mirror", "model", "more"]
+    names = ["src", "cache", "corpora", "mirror", "model", "lora", "more"]
     assert binds(passed) == ["/opt:/opt", *(f"{tmp_path}/{name}" for name in names)]
     again = environment(here, given | passed, config=config, source=tmp_path / "src")
     assert binds(again) == binds(passed), "a job inherits the list and makes it once more"

@@ -182,3 +182,26 @@ def test_the_paper_grid_is_whole():
     rl = [a for a in config.agents if a.method == "grpo"]
     assert {a.settings for a in rl} == {"score_rl"}, "one budget for all RL runs"
     assert config.roles.reward_judge != config.roles.evaluation_judge
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://user:hunter2@models.example/v1",
+        "https://hunter2@models.example/v1",
+        ["http://models.example/v1", "http://user:hunter2@other.example/v1"],
+        "https://models.example/v1?api_key=hunter2",
+        "https://models.example/v1#hunter2",
+    ],
+)
+def test_a_secret_in_a_models_url_is_refused_and_not_shown(url):
+    """The URL goes into the provenance of every result."""
+    with pytest.raises(ScoreError, match=r"^config: models\.oracle\.url: .*api_key_env[^\n]*$") as error:
+        load(changed("models.oracle", {"engine": "endpoint", "url": url}))
+    assert "hunter2" not in str(error.value)
+
+
+def test_a_models_url_has_a_scheme():
+    with pytest.raises(ScoreError, match=r"models\.oracle\.url: expected http://HOST:PORT/"):
+        load(changed("models.oracle", {"engine": "endpoint", "url": "models.example:8000/v1"}))
+    load(changed("models.oracle", {"engine": "endpoint", "url": "http://[::1]:8000/team@lab/v1/"}))

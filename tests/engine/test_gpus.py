@@ -5,7 +5,7 @@ import os
 import pytest
 
 from score.config.schema import Model
-from score.engine import check_gpus, gpus
+from score.engine import check_gpus, gpus, keep_gpus
 from score.engine.gpus import Gpus, environment, visible
 from score.errors import ScoreError
 
@@ -66,9 +66,35 @@ def test_too_few_are_named_before_anything_starts(monkeypatch):
 def test_a_trainer_keeps_its_own_and_leaves_the_others_to_its_judge(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     job = Gpus(visible(os.environ))
-    job.keep(model(2))
+    job.keep(model(2), model(1))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"
     with job.lent(model(1)) as judge:
         assert judge == ("6",)
     with pytest.raises(ScoreError, match="2 GPUs are wanted, 1 are there"), job.lent(model(2)):
         pass
+
+
+def test_a_trainer_that_names_no_gpus_has_those_that_its_judge_leaves(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
+    job = Gpus(visible(os.environ))
+    monkeypatch.setattr(gpus, "of_this_job", lambda: job)
+    keep_gpus(model(0), model(1))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"
+    with job.lent(model(1)) as judge:
+        assert judge == ("6",)
+    with pytest.raises(ScoreError, match="1 GPUs are wanted, 0 are there"), job.lent(model(1)), job.lent(model(1)):
+        pass
+
+
+def test_a_trainer_for_which_its_judge_leaves_no_gpu_is_refused_and_not_run_on_the_cpu(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
+    monkeypatch.setattr(gpus, "of_this_job", lambda: Gpus(["4"]))
+    with pytest.raises(ScoreError, match=r"^models: the judge's server takes all 1 GPUs.*`gpus`[^\n]*$"):
+        keep_gpus(model(0), model(1))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4"
+
+
+def test_a_trainer_without_a_judge_on_gpus_sees_what_it_saw(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    keep_gpus(model(0), Model(engine="endpoint", url="http://x", gpus=8))
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"

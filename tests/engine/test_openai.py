@@ -1,132 +1,19 @@
-"""The HTTP client against a local server that misbehaves: retries, refusals, overflow, lost replies."""
+"""What the HTTP client asks a server for and what it reads from the reply."""
 
 import asyncio
 import dataclasses
-import http.server
-import json
 import subprocess
-import sys
-import threading
 from pathlib import Path
 
 import pytest
+from answering import REQUEST, ask, at, complete, refusal, reply
 
 from score.agent.protocol import Message
 from score.config.schema import Model, Sampling
 from score.engine import openai as client
-from score.engine.balance import Balancer
 from score.engine.base import Request
-from score.engine.serve import Server, serve
+from score.engine.serve import Server
 from score.errors import InfrastructureError, ScoreError
-
-REQUEST = Request(
-    (Message("system", "s"), Message("user", "hello")), Sampling(top_k=20, repetition_penalty=1.1), seed=7
-)
-
-CUT = {"cut": "in the middle"}
-"""A reply of which the head arrives and the body does not."""
-
-
-def reply(text: str | None, finish: str = "stop", usage: dict | None = None, **choice) -> tuple[int, dict]:
-    choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish, **choice}
-    usage = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, **(usage or {})}
-    return 200, {
-        "id": "1",
-        "object": "chat.completion",
-        "created": 0,
-        "model": "m",
-        "choices": [choice],
-        "usage": usage,
-    }
-
-
-def refusal(message: str) -> tuple[int, dict]:
-    return 400, {"error": {"message": message}}
-
-
-@pytest.fixture
-def server():
-    yield from answering()
-
-
-@pytest.fixture
-def second():
-    yield from answering()
-
-
-def answering():
-    """A server with a queue of (status, body) answers; the last one repeats. Keeps what it was sent."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self):
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            self.server.seen.append(body)
-            answers = self.server.answers
-            status, content, *headers = answers.pop(0) if len(answers) > 1 else answers[0]
-            data = json.dumps(content).encode()
-            cut = len(data) if content is not CUT else 0
-            self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(data)))
-            for name, value in headers:
-                self.send_header(name, value)
-            self.end_headers()
-            self.wfile.write(data[:cut])
-            self.close_connection = cut < len(data)
-            self.server.release.wait(10)
-
-        def log_message(self, *args): ...
-
-    class Server(http.server.ThreadingHTTPServer):
-        def get_request(self):
-            self.connections += 1
-            return super().get_request()
-
-    httpd = Server(("127.0.0.1", 0), Handler)
-    httpd.seen, httpd.answers, httpd.connections, httpd.release = [], [], 0, threading.Event()
-    httpd.release.set()
-    threading.Thread(target=httpd.serve_forever, args=(0.02,), daemon=True).start()
-    yield httpd
-    httpd.release.set()
-    httpd.shutdown()
-
-
-@pytest.fixture(autouse=True)
-def _key(monkeypatch):
-    monkeypatch.setenv("OPENAI_API_KEY", "k")
-
-
-@pytest.fixture
-def pauses(monkeypatch):
-    """Seconds that the client would have waited before each retry."""
-    waited = []
-
-    async def sleep(seconds: float) -> None:
-        waited.append(seconds)
-
-    monkeypatch.setattr("openai._base_client.anyio.sleep", sleep)
-    return waited
-
-
-def at(*servers, **settings) -> Model:
-    urls = [f"http://127.0.0.1:{server.server_port}/v1" for server in servers]
-    return Model(engine="endpoint", url=urls, **{"timeout_s": 5.0, "retries": 3, **settings})
-
-
-async def complete(model: Model, *requests: Request):
-    """What became of each request, all at once."""
-    async with client.connect(model, "m") as engine:
-        return engine, await asyncio.gather(*map(engine.complete, requests), return_exceptions=True)
-
-
-def ask(server, *answers, request=REQUEST, **settings):
-    server.answers[:] = answers
-    _, (outcome,) = asyncio.run(complete(at(server, **settings), request))
-    if isinstance(outcome, Exception):
-        raise outcome
-    return outcome
 
 
 def test_a_request_says_all_that_decides_the_reply(server):
@@ -145,22 +32,14 @@ def test_a_request_says_all_that_decides_the_reply(server):
     assert {key: sent[key] for key in expected} == expected
 
 
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_passing_failures_are_tried_again(server, status):
-    assert ask(server, (status, {"error": "busy"}), (status, {"error": "busy"}), reply("hi")).text == "hi"
-    assert len(server.seen) == 3
-
-
-def test_a_lasting_failure_is_an_infrastructure_error(server):
-    with pytest.raises(InfrastructureError, match="InternalServerError"):
-        ask(server, (500, {"error": "broken"}), retries=1)
-    assert len(server.seen) == 2
-
-
-def test_a_bad_request_is_not_repeated(server):
-    with pytest.raises(InfrastructureError, match="refused"):
-        ask(server, (400, {"error": {"message": "unknown sampling key"}}))
-    assert len(server.seen) == 1
+def test_half_a_character_is_sent_as_its_escape(server):
+    """JSON can say a lone surrogate, and so can a reply that is sent back to be repaired; UTF-8 cannot."""
+    server.answers[:] = [reply("cut \ud83d")]
+    first = ask(server, *server.answers).text
+    assert first == "cut \ud83d"
+    again = Request((Message("assistant", first), Message("user", "\udc00 \U0001f600")), Sampling(), seed=0)
+    assert ask(server, reply("hi"), request=again).text == "hi"
+    assert [message["content"] for message in server.seen[-1]["messages"]] == ["cut \\ud83d", "\\udc00 \U0001f600"]
 
 
 def test_an_overlong_conversation_is_an_overflow_not_an_error(server):
@@ -185,56 +64,16 @@ def test_a_cut_reply_is_named(server):
     assert ask(server, reply("hal", "length")).finish == "length"
 
 
+@pytest.mark.parametrize("finish", ["abort", "content_filter", "tool_calls", "error", None])
+def test_a_reply_that_ended_neither_by_itself_nor_at_its_limit_is_no_turn(server, finish):
+    """Its text is cut, or not all of it is there: nobody is to execute it, score it or train on it."""
+    with pytest.raises(InfrastructureError, match=f"ended a reply with {finish!r}"):
+        ask(server, reply("print(1", finish, token_ids=[4, 5, 6]), token_ids=True)
+
+
 def test_a_reply_without_content_is_no_answer(server):
     with pytest.raises(InfrastructureError, match="without content"):
         ask(server, reply(None))
-
-
-def test_nobody_listening_is_an_infrastructure_error(server):
-    server.shutdown()
-    server.server_close()
-    with pytest.raises(InfrastructureError, match="APIConnectionError"):
-        ask(server, retries=0)
-
-
-def test_a_connection_lost_in_the_middle_of_a_reply_is_tried_again(server, pauses):
-    assert ask(server, (200, CUT), (200, CUT), reply("hi")).text == "hi"
-    assert len(server.seen) == 3
-
-
-def test_a_connection_that_is_always_lost_is_an_infrastructure_error(server, pauses):
-    with pytest.raises(InfrastructureError, match="APIConnectionError"):
-        ask(server, (200, CUT), retries=2)
-    assert len(server.seen) == 3
-
-
-def test_a_server_that_does_not_answer_in_time_is_given_up(server, pauses):
-    server.release.clear()
-    with pytest.raises(InfrastructureError, match="APITimeoutError"):
-        ask(server, (200, CUT), timeout_s=0.2, retries=1)
-    assert len(server.seen) == 2
-
-
-def test_retries_back_off_with_jitter(server, pauses):
-    busy = (503, {"error": "busy"})
-    for _ in range(2):
-        ask(server, busy, busy, busy, reply("hi"))
-    first, second = pauses[:3], pauses[3:]
-    assert [0.5 * 0.75 <= pause <= 0.5 for pause in (first[0], second[0])] == [True, True]
-    assert first[0] < first[1] < first[2]
-    assert first != second
-
-
-def test_the_server_may_say_how_long_to_wait(server, pauses):
-    busy = (429, {"error": "slow down"}, ("Retry-After", "17"))
-    assert ask(server, busy, reply("hi")).text == "hi"
-    assert pauses == [17]
-
-
-def test_retries_are_counted(server, pauses):
-    server.answers[:] = [(500, {}), (500, {}), reply("hi")]
-    engine, _ = asyncio.run(complete(at(server), REQUEST))
-    assert engine.retried == 2
 
 
 @pytest.mark.parametrize("body", ["a page for people", [], {"choices": []}, {"choices": [{"message": None}]}])
@@ -319,39 +158,6 @@ def test_cached_tokens_are_told(server):
     assert ask(server, reply("hi", usage={"prompt_tokens_details": None})).cached_tokens == 0
 
 
-# A server of this job's own.
-
-
-def test_a_server_that_dies_ends_the_requests_that_wait_for_it_at_once(tmp_path):
-    program = (
-        "import http.server, sys, threading\n"
-        "class H(http.server.BaseHTTPRequestHandler):\n"
-        "    def do_GET(self): self.send_response(200); self.send_header('Content-Length', '0'); self.end_headers()\n"
-        "    def do_POST(self): print('out of memory', flush=True); threading.Event().wait()\n"
-        "http.server.ThreadingHTTPServer(('127.0.0.1', int(sys.argv[1])), H).serve_forever()\n"
-    )
-    model, log = Model(engine="oracle", timeout_s=600, retries=5), tmp_path / "server.log"
-
-    async def go(server):
-        async with client.connect(model, "m", server=server) as engine:
-            waiting = [asyncio.create_task(engine.complete(REQUEST)) for _ in range(3)]
-            while log.read_text().count("out of memory") < 3:
-                await asyncio.sleep(0.02)
-            server.process.kill()
-            outcomes = await asyncio.wait_for(asyncio.gather(*waiting, return_exceptions=True), 20)
-            with pytest.raises(InfrastructureError, match="code -9"):
-                await engine.complete(REQUEST)
-            return outcomes
-
-    with (
-        pytest.raises(InfrastructureError, match="start again"),
-        serve(lambda port: [sys.executable, "-c", program, port], log, timeout_s=20) as server,
-    ):
-        outcomes = asyncio.run(go(server))
-    assert {type(outcome) for outcome in outcomes} == {InfrastructureError}
-    assert all("code -9" in str(outcome) and "out of memory" in str(outcome) for outcome in outcomes)
-
-
 def test_a_server_of_our_own_is_reached_past_any_proxy(server, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
@@ -367,55 +173,6 @@ def test_a_server_of_our_own_is_reached_past_any_proxy(server, monkeypatch):
     finally:
         own.process.kill()
         own.process.wait()
-
-
-# Several servers.
-
-
-def conversation(number: int, turns: int = 0) -> Request:
-    said = (Message("assistant", "a"), Message("user", "o")) * turns
-    return Request((Message("user", f"question {number}"), *said), Sampling(), seed=turns)
-
-
-def test_an_episodes_requests_stay_on_one_of_several_servers(server, second):
-    for one in (server, second):
-        one.answers[:] = [reply("hi")]
-
-    async def go():
-        async with client.connect(at(server, second), "m") as engine:
-            for turns in range(4):
-                await asyncio.gather(*(engine.complete(conversation(n, turns)) for n in range(10)))
-
-    asyncio.run(go())
-    asked = [{sent["messages"][0]["content"] for sent in one.seen} for one in (server, second)]
-    assert not asked[0] & asked[1]
-    assert [len(one.seen) for one in (server, second)] == [20, 20]
-
-
-def test_new_work_goes_to_the_server_with_least_in_flight():
-    balancer = Balancer(["a", "b", "c"])
-    with balancer.asking("a", 1), balancer.asking("b", 2), balancer.asking("b", 3):
-        assert balancer.order(4)[0] == "c"
-        with balancer.asking("c", 4), balancer.asking("c", 5):
-            assert balancer.order(6)[0] == "a"
-            assert balancer.order(2)[0] == "b", "a known conversation stays"
-    assert set(balancer.in_flight.values()) == {0}
-
-
-def test_a_server_that_is_down_is_stood_in_for(server, second, pauses):
-    second.shutdown()
-    second.server_close()
-    server.answers[:] = [reply("hi")]
-    _, done = asyncio.run(complete(at(server, second), *map(conversation, range(10))))
-    assert [completion.text for completion in done] == ["hi"] * 10
-
-
-def test_it_is_an_infrastructure_error_when_all_are_down(server, second, pauses):
-    for one in (server, second):
-        one.answers[:] = [(500, {"error": "broken"})]
-    _, (outcome,) = asyncio.run(complete(at(server, second, retries=1), REQUEST))
-    assert isinstance(outcome, InfrastructureError)
-    assert [len(one.seen) for one in (server, second)] == [2, 2]
 
 
 def test_an_open_server_needs_no_key(server, monkeypatch):

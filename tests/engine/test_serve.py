@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from score.engine import watchdog
 from score.engine.serve import Server, serve
 from score.errors import InfrastructureError
 
@@ -262,10 +263,39 @@ def test_an_impatient_second_signal_leaves_nothing_behind(tmp_path):
     assert gone(server_group(log))
 
 
-def test_kill_9_of_the_job_takes_the_server_along(tmp_path):
+@pytest.mark.parametrize("extra", ["", FORKS, DEAF, FORKS + DEAF], ids=["plain", "forks", "deaf", "forks and deaf"])
+@pytest.mark.parametrize("phase", ["starting", "running"])
+def test_kill_9_of_the_job_takes_the_server_along_and_all_that_it_started(tmp_path, extra, phase):
     log = tmp_path / "server.log"
-    job = start_job("main()", TELL + GOOD + START, log)
-    assert job.stdout.readline() == b"ready\n"
+    job = start_job("main()", TELL + extra + (NEVER if phase == "starting" else GOOD + START), log)
+    if phase == "running":
+        assert job.stdout.readline() == b"ready\n"
+    wait_for(log)
+    group = server_group(log)
+    assert group_members(group)
     job.kill()
     job.communicate()
-    assert gone(server_group(log))
+    assert gone(group)
+
+
+def children() -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rsplit(")", 1)[1].split()[1]) == os.getpid():
+                found.append((path.parent / "cmdline").read_text())
+    return found
+
+
+def test_the_watchdog_leaves_with_the_server(tmp_path):
+    with serve(command(GOOD + START), tmp_path / "l", timeout_s=20):
+        assert any("watchdog.py" in words for words in children())
+    assert not any("watchdog.py" in words for words in children())
+
+
+def test_a_watchdog_without_a_group_to_watch_ends_by_itself():
+    """Its number may be another's later."""
+    ended = subprocess.Popen(["true"], start_new_session=True)
+    ended.wait()
+    words = [sys.executable, "-IS", watchdog.__file__, str(os.getpid()), str(ended.pid), "1"]
+    assert subprocess.run(words, timeout=20).returncode == 0

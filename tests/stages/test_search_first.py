@@ -56,7 +56,7 @@ def test_a_missing_key_ends_a_job_before_any_model_is_loaded(name, purpose, tmp_
     (tmp_path / "train" / "score_sft-s0" / "model").mkdir(parents=True)
     for module, function in (
         *((m, "open_engine") for m in (attempts, correct, grpo)),
-        (start, "load_start"), (variance, "load_model"), (attempts, "model_digest"),
+        (start, "load_start"), (variance, "load_model"), (attempts, "digest_of"),
     ):  # fmt: skip
         monkeypatch.setattr(module, function, no_model)
     purposes = []

@@ -141,6 +141,22 @@ def test_who_answered_goes_into_the_provenance(tmp_path):
         assert usage.facts()["servers"] == {"teacher": engine.served}
 
 
+def test_a_job_that_finds_all_done_still_says_who_answered(tmp_path):
+    engine, newer = (ScriptedAsyncEngine(lambda request: "a") for _ in range(2))
+    engine.served, newer.served = ({"model": "m", "command": ["serve", "m"], "version": v} for v in "12")
+    for _ in range(2):
+        with Usage(tmp_path, "x") as usage:
+            usage.counted(engine, "teacher")
+    with Usage(tmp_path, "x") as usage:
+        assert usage.facts()["servers"] == {"teacher": engine.served}
+        usage.counted(newer, "teacher")
+    for shard in (WHOLE, Shard(1, 2)):
+        with Usage(tmp_path, "x", shard) as usage:
+            assert usage.facts()["servers"] == {"teacher": [engine.served, newer.served]}, "both have answered"
+    with Usage(tmp_path, "x", Shard(2, 2)) as usage:
+        assert usage.facts()["servers"] == {}
+
+
 def test_the_judge_says_who_judged_and_what_it_took(tmp_path, monkeypatch):
     task = Task("q", "Who?", ("Ada Lovelace",), "hle")
     row = {"task": {"id": "q"}, "answer": "the first programmer"}
@@ -148,6 +164,7 @@ def test_the_judge_says_who_judged_and_what_it_took(tmp_path, monkeypatch):
     write_rows(tmp_path / "predictions.jsonl", [row, row])
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(mapping()))
     engine = ScriptedAsyncEngine(lambda request: '{"equivalent": true}')
+    engine.served = {"model": "m", "command": ["serve", "m"], "version": "1"}
     monkeypatch.setattr(judge, "open_engine", lambda model, log: contextlib.nullcontext(engine))
     words = ["--benchmark", "hle"]
     for name, file in {"config": "config.yaml", "tasks": "tasks.jsonl", "predictions": "predictions.jsonl"}.items():
@@ -161,6 +178,7 @@ def test_the_judge_says_who_judged_and_what_it_took(tmp_path, monkeypatch):
         assert record["stage"] == "judge"
         assert record["model"].startswith("Qwen/Qwen2.5-72B-Instruct@")
         assert record["usage"].get("evaluation_judge", {})["requests"] == 1
+        assert record["servers"] == {"evaluation_judge": engine.served}
 
 
 # The ledger.

@@ -27,11 +27,20 @@ _BYTES = 2  # a parameter in bfloat16
 
 
 def model(name: str, entry: Model, home: Path) -> Finding:
-    """The model of a config entry can be read, or will be made or fetched by a rule.
+    """The model of a config entry, and its adapters, can be read; or the model will be made or fetched by a rule.
 
     Args:
         home: the hub's cache (HF_HOME) as jobs see it.
     """
+    found = _base(name, entry, home)
+    if not (found.ok and entry.engine == "vllm" and entry.adapters):
+        return found
+    adapters = [_adapter(name, *item, home) for item in entry.adapters.items()]
+    well = good(found.name, f"{found.says}; adapters: {', '.join(entry.adapters)}")
+    return next((adapter for adapter in adapters if not adapter.ok), well)
+
+
+def _base(name: str, entry: Model, home: Path) -> Finding:
     label, path, rule = f"model {name}", entry.path or "", made(entry)
     if entry.engine in ("oracle", "endpoint") or path == BASE_STUDENT:
         return good(label, f"{entry.engine}, nothing to load" if path != BASE_STUDENT else "shipped with the code")
@@ -49,10 +58,23 @@ def model(name: str, entry: Model, home: Path) -> Finding:
     return good(label, f"{path}: will be downloaded to {home} by a rule on the login node{gated}")
 
 
-def _folder(label: str, folder: Path) -> Finding:
+def _adapter(model: str, name: str, path: str, home: Path) -> Finding:
+    label, key = f"model {model}", f"models.{model}.adapters.{name}"
+    if path.startswith(("~", "$")):
+        return bad(label, f"adapter {name}: {path}: a path is taken as it stands", f"{key}: write the folder out")
+    if path.count("/") == 1 and not path.startswith((".", "/")) and not Path(path).is_dir():
+        if cached(path, home):
+            return good(label, f"adapter {name}: {path}: in {home}")
+        says = f"adapter {name}: {path}: no such folder, and not in {home}"
+        return bad(label, says, "download it there: no rule does, and jobs are offline")
+    found = _folder(label, Path(path), config="adapter_config.json")
+    return found if found.ok else bad(label, f"adapter {name}: {found.says}", f"correct {key}, or copy all of it there")
+
+
+def _folder(label: str, folder: Path, config: str = "config.json") -> Finding:
     if not folder.is_dir():
         return bad(label, f"{folder}: no such folder", "correct its path in the config's models")
-    wanted = [folder / "config.json", *weights(folder)]
+    wanted = [folder / config, *weights(folder)]
     if len(wanted) == 1:
         return bad(label, f"{folder}: holds no weights (*.safetensors, *.bin)", "copy the whole model there")
     for file in wanted:

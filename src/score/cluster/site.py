@@ -162,8 +162,7 @@ def _folders(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
     if config.data.source and "://" not in config.data.source:
         yield config.data.source
     for model in config.models.values():
-        if model.path and os.path.isabs(model.path):
-            yield model.path
+        yield from filter(os.path.isabs, [model.path or "", *model.adapters.values()])
 
 
 def _expand(text: str, environ: Mapping[str, str], key: str) -> str:

@@ -106,6 +106,9 @@ def _section_in(annotation: Any) -> Any:
     return next((section for section in found if section is not None), None)
 
 
+_MODEL_URL = r"https?://[^\s/@?#]+(/[^\s?#]*)?"  # it goes into the provenance, so no secret may be in it
+
+
 def _check_references(config: Config) -> None:
     for role, model in config.roles.model_dump().items():
         if model is not None:
@@ -114,6 +117,11 @@ def _check_references(config: Config) -> None:
     for name, model in config.models.items():
         if model.engine == "endpoint" and not all([model.urls, *model.urls]):
             raise ScoreError(f"config: models.{name}.url: an endpoint needs its URL")
+        if not all(re.fullmatch(_MODEL_URL, url) for url in model.urls):
+            raise ScoreError(
+                f"config: models.{name}.url: expected http://HOST:PORT/v1; a key or password belongs into the "
+                "environment, in the variable that `api_key_env` names"
+            )
         if model.engine in ("transformers", "vllm") and not model.path:
             raise ScoreError(f"config: models.{name}.path: engine {model.engine!r} needs a model folder or hub name")
         if model.adapter is not None:

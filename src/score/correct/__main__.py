@@ -22,10 +22,10 @@ from score.correct.mps import Mentored, Start, mentor
 from score.correct.sets import summarise
 from score.correct.teacher import INFRASTRUCTURE, Teacher
 from score.data.splits import part_of
-from score.engine import check_gpus, open_engine, resolve_path
+from score.engine import check_gpus, digest_of, open_engine
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, read_rows, write_rows
-from score.provenance import model_digest, provenance, write
+from score.provenance import provenance, write
 from score.records import StopReason, Task, Trajectory
 from score.usage import Usage
 
@@ -92,9 +92,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         sampling, agent = config.sampling, agent.counted(usage)
         advice = config.correct.advice
         teacher_engine = usage.counted(engine, "teacher")
-        digest = model_digest(resolve_path(entry.path or entry.engine), entry.revision)
         teacher = Teacher(
-            teacher_engine, step=sampling.step, judge=sampling.judge, advice=advice, identity=digest, replies=replies
+            teacher_engine,
+            step=sampling.step,
+            judge=sampling.judge,
+            advice=advice,
+            identity=digest_of(entry),
+            replies=replies,
         )
         records = mentor_with(agent, teacher, args.shard.take(tasks), rows)
         facts = {"seed": args.seed, "model": agent.digest, "sandbox": [*agent.pool.layers, agent.pool.versions]}

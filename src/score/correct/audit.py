@@ -30,7 +30,7 @@ from score.config.schema import Model
 from score.correct.planting import Planted, planted
 from score.correct.teacher import INFRASTRUCTURE, Correction, Failure, Review, Teacher
 from score.data.metric import by_rules
-from score.engine import open_engine, resolve_path
+from score.engine import digest_of, open_engine
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, Row, write_json, write_rows, write_text
 from score.micro.backend import KnowledgeBase
@@ -38,7 +38,7 @@ from score.micro.graph import parse
 from score.micro.mutations import EVERY, LUCKY
 from score.micro.tasks import WORLDS
 from score.micro.world import World, make_world
-from score.provenance import model_digest, provenance
+from score.provenance import provenance
 from score.report.figures import confusion, values
 from score.report.stats import wilson
 from score.sandbox.base import SandboxPool, Tools
@@ -173,7 +173,7 @@ def _percent(share: dict[str, float] | None) -> str:
 def review(config: Config, model: Model, plants: Sequence[Planted], out: Path) -> list[Review]:
     """One review per attempt, by the path that mentored problem solving takes."""
     work, sampling = out / "work", config.sampling
-    digest = model_digest(resolve_path(model.path or model.engine), model.revision)
+    digest = digest_of(model)
     with (
         ResumableRows(work / f"replies.{fingerprint.auditing(model)}.jsonl") as replies,
         open_engine(model, work / "teacher.log") as engine,

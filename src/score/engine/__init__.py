@@ -11,6 +11,8 @@ from score.config.schema import Model
 from score.engine import gpus, vllm
 from score.engine.base import Engine
 from score.errors import ScoreError
+from score.provenance import model_digest
+from score.records import content_key
 
 BASE_STUDENT = "micro"
 """The `path` of the micro-world's shipped base student."""
@@ -23,6 +25,18 @@ def resolve_path(path: str) -> str:
 
         return str(Path(micro.__file__).parent / "weights")
     return path
+
+
+def digest_of(model: Model, path: str | None = None) -> str:
+    """What answers for a config entry: a digest of its model's files, with those of the LoRA adapter that is asked.
+
+    Args:
+        path: a trained model's folder in place of the entry's own; it is served without adapters.
+    """
+    own = model_digest(path or resolve_path(model.path or model.engine), model.revision)
+    if path is not None or model.adapter is None:
+        return own
+    return content_key(own, model_digest(model.adapters[model.adapter]))
 
 
 @contextlib.contextmanager
@@ -70,13 +84,13 @@ def check_gpus(*models: Model) -> None:
 
 
 def keep_gpus(own: Model, *others: Model) -> None:
-    """Leaves this process the GPUs of the model that it trains, and the rest to the servers that it will start.
+    """Leaves this process the GPUs of the model that it trains, or all but the servers' if that names none.
 
-    To be called before CUDA is first used. Raises as `check_gpus` does; without a server on GPUs nothing changes.
+    To be called before CUDA is first used. Raises as `check_gpus` does, and if no GPU is left; without a server on GPUs
+    nothing changes.
     """
     if served := _on_gpus(others):
-        gpus.of_this_job().check(own, *served)
-        gpus.of_this_job().keep(own)
+        gpus.of_this_job().keep(own, *served)
 
 
 def _on_gpus(models: Iterable[Model]) -> list[Model]:

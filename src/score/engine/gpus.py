@@ -49,10 +49,19 @@ class Gpus:
         """What torch calls the first of these in this process, which sees them all."""
         return f"cuda:{self.visible.index(taken[0])}" if taken else "cuda"
 
-    def keep(self, model: Model) -> None:
-        """Takes a model's GPUs for this process itself, for good; to be called before CUDA is first used in it."""
-        self.check(model)
-        own, self._free = self._free[: model.gpus], self._free[model.gpus :]
+    def keep(self, model: Model, *others: Model) -> None:
+        """Takes a model's GPUs for this process itself, for good; to be called before CUDA is first used in it.
+
+        A model that names none gets what the others leave. Raises `ScoreError` if that is nothing, or as `check` does.
+        """
+        self.check(model, *others)
+        count = model.gpus or len(self._free) - sum(other.gpus for other in others)
+        if count == 0:
+            raise ScoreError(
+                f"models: the judge's server takes all {len(self._free)} GPUs, which leaves none to train on; "
+                "say how many the trained model takes with its `gpus`, or ask for more"
+            )
+        own, self._free = self._free[:count], self._free[count:]
         os.environ[VARIABLE] = ",".join(own)
 
 

@@ -8,10 +8,9 @@ and replies are left out: they would cost as much as all the rest.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import json
 import logging
 import os
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -30,7 +29,8 @@ _CONNECT_S = 10.0
 _IDLE_S = 3.0  # vLLM closes a connection after 5 idle seconds, and a request may be on its way just then
 _LOOK_S = 0.5  # between two looks at whether the server still runs
 _REFUSED = (openai.BadRequestError, openai.UnprocessableEntityError)
-_DOWN = (openai.APIConnectionError, openai.InternalServerError)
+_FAILED = (openai.APIConnectionError, openai.InternalServerError)
+_NOBODY = (502, 503)  # from a gateway that finds no server behind it
 
 
 class OpenAIEngine:
@@ -49,8 +49,8 @@ class OpenAIEngine:
     ) -> None:  # fmt: skip
         self.urls, self.model, self.concurrency = tuple(urls), model, concurrency
         self.retried = 0
-        """Requests that had to be sent again, so far."""
-        self.served = {"model": model, **(server.facts if server else {"urls": [_without_password(u) for u in urls]})}
+        """Further sendings of a request so far: after a failure, to another server, without what the first refused."""
+        self.served = {"model": model, **(server.facts if server else {"urls": list(urls)})}
         """For the provenance: who answers."""
         self._settings = {
             "base_url": urls[0],
@@ -71,7 +71,8 @@ class OpenAIEngine:
         socket = self._server and self._server.socket
         # A server of our own is reached directly, whatever proxies the environment names.
         own = httpx2.AsyncHTTPTransport(uds=socket, limits=limits) if self._server else None
-        http = httpx2.AsyncClient(limits=limits, transport=own, event_hooks={"request": [self._count_retry]})
+        hooks = {"request": [self._count_retry], "response": [_check_whole]}
+        http = httpx2.AsyncClient(limits=limits, transport=own, event_hooks=hooks)
         self._client = openai.AsyncOpenAI(**self._settings, http_client=http)
         if self._server:
             self._watch = asyncio.create_task(self._end_with_server())
@@ -99,8 +100,9 @@ class OpenAIEngine:
             if _too_long(error):
                 return Completion("", "context")
             raise InfrastructureError(f"{self._name()} refused a request: {error}") from error
-        except openai.OpenAIError as error:
-            raise InfrastructureError(f"{self._name()}: {type(error).__name__}: {error}") from error
+        except (openai.OpenAIError, ValueError) as error:  # ValueError: what cannot be sent, or was not understood
+            why = error.__cause__ if isinstance(error.__cause__, httpx2.DecodingError) else error
+            raise InfrastructureError(f"{self._name()}: {type(error).__name__}: {why}") from error
 
     async def _ask_one(self, request: Request) -> Any:
         """The reply of the server that fits best, or of another if that one cannot be reached."""
@@ -108,15 +110,19 @@ class OpenAIEngine:
         *others, last = self._balancer.order(conversation)
         body = self._body(request)
         for url in others:
-            with contextlib.suppress(*_DOWN):
+            try:
                 return await self._ask(url, conversation, body)
+            except _FAILED as error:
+                if not _unreached(error):
+                    raise
+            self.retried += 1
         return await self._ask(last, conversation, body)
 
     async def _ask(self, url: str, conversation: int, body: dict[str, Any]) -> Any:
         with self._balancer.asking(url, conversation):
             try:
                 reply = await self._fitted(url, body)
-            except _DOWN:
+            except _FAILED:
                 self._balancer.failed(url)
                 raise
         self._balancer.answered(url)
@@ -129,10 +135,12 @@ class OpenAIEngine:
         except _REFUSED as error:
             if (_too_long(error) or _limit_too_high(error)) and "max_tokens" in body:
                 # The limit asked for may not fit although the conversation does: without one, the room left is used.
+                self.retried += 1
                 return await self._fitted(url, _without(body, "max_tokens"))
             if _too_long(error) or "response_format" not in body:
                 raise
             refusal = error
+        self.retried += 1
         reply = await self._fitted(url, _without(body, "response_format"))
         if self._schemas:
             log.warning("%s takes no schema for a reply; it is asked without from now on (%s)", self._name(), refusal)
@@ -146,7 +154,7 @@ class OpenAIEngine:
         sampling = request.sampling
         body = {
             "model": self.model,
-            "messages": [message.chat() for message in request.messages],
+            "messages": [message.chat() | {"content": _sendable(message.content)} for message in request.messages],
             "temperature": sampling.temperature,
             "top_p": sampling.top_p,
             "max_tokens": sampling.max_new_tokens,
@@ -170,21 +178,24 @@ class OpenAIEngine:
         """Raises `InfrastructureError` unless the reply is one."""
         try:
             choice = reply["choices"][0]
-            text, stopped = choice["message"]["content"], choice.get("finish_reason") != "length"
+            text, finish = choice["message"]["content"], choice.get("finish_reason")
             usage = reply.get("usage") or {}
             cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
             prompt, completion = usage.get("prompt_tokens") or 0, usage.get("completion_tokens") or 0
             ids = choice.get("token_ids")
+            ids = None if ids is None else tuple(ids)
             said = (choice.get("logprobs") or {}).get("content") if self._logprobs else None
             logprobs = None if said is None else tuple(token["logprob"] for token in said)
         except (LookupError, TypeError, AttributeError) as error:
             raise InfrastructureError(f"{self._name()} sent no completion: {str(reply)[:200]!r}") from error
+        if finish not in ("stop", "length"):  # aborted, filtered, for a tool: a turn of which not all is there
+            raise InfrastructureError(f"{self._name()} ended a reply with {finish!r}, so it is no whole turn")
         if not isinstance(text, str):
             raise InfrastructureError(f"{self._name()} sent a reply without content")
-        if ids is not None:
-            ids = tuple(ids[:-1] if stopped else ids)  # a turn that ended has the token that ended it
+        if ids is not None and finish == "stop":
+            ids = ids[:-1]  # a turn that ended has the token that ended it
             logprobs = logprobs and logprobs[: len(ids)]
-        return Completion(text, "stop" if stopped else "length", ids, prompt, completion, logprobs, cached)
+        return Completion(text, finish, ids, prompt, completion, logprobs, cached)
 
     async def _count_retry(self, sent: httpx2.Request) -> None:
         self.retried += sent.headers.get("x-stainless-retry-count", "0") != "0"
@@ -200,6 +211,27 @@ class OpenAIEngine:
         return str(self._server.log) if self._server else ", ".join(self.served["urls"])
 
 
+async def _check_whole(reply: httpx2.Response) -> None:
+    """Makes of a body that is broken JSON a failed sending, which the openai client repeats like a lost connection."""
+    if reply.is_success and "json" in reply.headers.get("Content-Type", ""):
+        try:
+            json.loads(await reply.aread())
+        except (ValueError, RecursionError) as error:
+            raise httpx2.DecodingError(f"the reply is not JSON: {error}", request=reply.request) from error
+
+
+def _sendable(text: str) -> str:
+    """The text with lone surrogates, which have no UTF-8 form, as the six characters of their escape."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _unreached(error: openai.APIError) -> bool:
+    """Nobody was there to answer. What takes a server too long or breaks it would do so to its equals as well."""
+    if isinstance(error, openai.APITimeoutError):
+        return isinstance(error.__cause__, httpx2.ConnectTimeout)
+    return not isinstance(error, openai.APIStatusError) or error.status_code in _NOBODY
+
+
 def _too_long(error: openai.APIStatusError) -> bool:
     return error.code == "context_length_exceeded" or "context length" in str(error).lower()
 
@@ -211,10 +243,6 @@ def _limit_too_high(error: openai.APIStatusError) -> bool:
 
 def _without(body: dict[str, Any], key: str) -> dict[str, Any]:
     return {name: value for name, value in body.items() if name != key}
-
-
-def _without_password(url: str) -> str:
-    return re.sub(r"//[^/@]*@", "//", url)
 
 
 def connect(model: Model, name: str, *, server: Server | None = None) -> OpenAIEngine:

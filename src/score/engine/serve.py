@@ -3,9 +3,10 @@
 A server that can listen on a Unix socket gets one in a private folder: nobody else can be there first, or answer in its
 place. Others get a port of the operating system's choice on 127.0.0.1. While the server starts, its health and its
 process are both watched; if it ends early the error shows its last lines. On exit, exception, SIGTERM or SIGINT, while
-it is starting too, the whole process group gets TERM and, if it does not go, KILL. A server that ends in the middle of
-the work is an `InfrastructureError` that shows its last lines, for every request (`Server.death`) and for the block as
-a whole, so that a stage does not end well with a server that did not.
+it is starting too, the whole process group gets TERM and, if it does not go, KILL; if the job is killed, a watchdog
+does that in its place (`score.engine.watchdog`). A server that ends in the middle of the work is an
+`InfrastructureError` that shows its last lines, for every request (`Server.death`) and for the block as a whole, so
+that a stage does not end well with a server that did not.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import Any
 
 import httpx
 
+from score.engine import watchdog
 from score.errors import InfrastructureError
 
 Command = Callable[[str], Sequence[str]]
@@ -102,6 +104,7 @@ def serve(
             try:
                 with _signals_put_off():
                     server = _start(command, place, log, unix, environment)
+                    kept.enter_context(_watchdog(server.process, grace_s))
                 if not _await_health(server, timeout_s, again=start < _STARTS):
                     continue
                 words = [("SOCKET" if unix else "PORT") if word == place else word for word in server.process.args]
@@ -151,8 +154,21 @@ def _port(*, held: bool) -> Iterator[str]:
         yield port
 
 
+@contextlib.contextmanager
+def _watchdog(server: subprocess.Popen, grace_s: float) -> Iterator[None]:
+    """Even kill -9 of this process leaves nothing of the server's process group behind."""
+    words = [sys.executable, "-IS", watchdog.__file__, str(os.getpid()), str(server.pid), str(grace_s)]
+    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
+    process = subprocess.Popen(words, start_new_session=True, **quiet)  # else what ends this group would end it, too
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
+
+
 def _die_with_parent() -> None:
-    """Even kill -9 of this process leaves no server behind."""
+    """The kernel sends TERM at once; not to the server's own children, and it may ignore it: hence the watchdog."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 

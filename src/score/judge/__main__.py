@@ -20,14 +20,14 @@ from pathlib import Path
 from score import agreement, cli, fingerprint, prompts
 from score.config import Config, read
 from score.data import benchmarks
-from score.engine import open_engine, resolve_path
+from score.engine import digest_of, open_engine
 from score.errors import ScoreError
 from score.evaluate import metrics
 from score.evaluate.score import verdict_key
 from score.jsonl import ResumableRows, Row, read_rows, write_json, write_rows
 from score.judge.verdicts import Case, Judge, Ruling, identity, tally
 from score.progress import Progress
-from score.provenance import model_digest, provenance, write
+from score.provenance import provenance, write
 from score.records import Task
 from score.usage import Usage
 
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def _provenance(config: Config, facts: dict) -> dict:
     entry = config.models.get(config.roles.evaluation_judge or "")
-    model = entry and model_digest(resolve_path(entry.path or entry.engine), entry.revision)
+    model = entry and digest_of(entry)
     settings = {"judge": fingerprint.deciding(entry), "sampling": fingerprint.deciding(config.sampling.judge)}
     return provenance(settings, stage="judge", prompt=prompts.load("judge").key, model=model, **facts)
 

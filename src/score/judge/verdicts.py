@@ -18,10 +18,9 @@ from pydantic import BaseModel
 from score import fingerprint, prompts, replies
 from score.agent.protocol import Message
 from score.config.schema import Model, Sampling
-from score.engine import resolve_path
+from score.engine import digest_of
 from score.engine.base import AsyncEngine, Completion, Request
 from score.jsonl import ResumableRows
-from score.provenance import model_digest
 from score.records import Task, content_key, derive_seed
 
 LONGEST = 4000
@@ -157,5 +156,4 @@ class Judge:
 
 def identity(name: str, model: Model) -> list[Any]:
     """What a judge is: its entry in `models`, what decides about it, and the digest of its files."""
-    digest = model_digest(resolve_path(model.path), model.revision) if model.path else None
-    return [name, fingerprint.deciding(model), digest]
+    return [name, fingerprint.deciding(model), digest_of(model) if model.path else None]

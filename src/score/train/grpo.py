@@ -24,7 +24,7 @@ from score.config.schema import Agent, Grpo
 from score.correct.sets import KeyStep
 from score.data.metric import by_rules
 from score.data.splits import part_of
-from score.engine import keep_gpus, open_engine
+from score.engine import digest_of, keep_gpus, open_engine
 from score.engine.base import Completion, Request
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import ResumableRows, read_rows
@@ -279,6 +279,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 usage=usage,
             )  # fmt: skip
     facts = {"stage": "grpo", "agent": agent.name, "seed": args.seed, **usage.facts()}
+    facts["reward_judge"] = {"name": config.roles.reward_judge, "model": digest_of(judges[0])} if judges else None
     record = provenance(fingerprint.settings(config, "grpo", agent.name), start=start.digest, data=counts, **facts)
     finish(args.out, model, start.codec.tokenizer, history, record, work)
 
