@@ -89,17 +89,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         open_engine(entry, args.work / f"teacher.{args.shard}.log") as engine,
         acting(config, student, args.seed, args.root, args.work / f"student.{args.shard}.log", tools) as agent,
     ):
-        sampling, agent = config.sampling, agent.counted(usage)
-        advice = config.correct.advice
-        teacher_engine = usage.counted(engine, "teacher")
+        sampling, digest = config.sampling, digest_of(entry)
+        agent, engine = agent.counted(usage), usage.counted(engine, "teacher")
         teacher = Teacher(
-            teacher_engine,
-            step=sampling.step,
-            judge=sampling.judge,
-            advice=advice,
-            identity=digest_of(entry),
+            engine, step=sampling.step, judge=sampling.judge, advice=config.correct.advice, identity=digest,
             replies=replies,
-        )
+        )  # fmt: skip
         records = mentor_with(agent, teacher, args.shard.take(tasks), rows)
         facts = {"seed": args.seed, "model": agent.digest, "sandbox": [*agent.pool.layers, agent.pool.versions]}
         facts |= {
