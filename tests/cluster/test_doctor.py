@@ -188,7 +188,9 @@ def test_no_apptainer(clone, images, monkeypatch):
     says(examine(FakeSlurm(), profile="slurm")["apptainer"], False, "neither apptainer nor singularity")
 
 
-def test_models(tmp_path):
+def test_models(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # where no rule has made any model yet
+
     def look(path: str, engine: str = "vllm") -> Finding:
         return places.model("m", Model(engine=engine, path=path), tmp_path / "hub")
 
