@@ -134,6 +134,7 @@ use rule gather_evaluation as gather_evaluation_hard with:
         ),
         shards=PLAN.code("shards"),
         which=PLAN.part_option("hard"),
+        samples=PLAN.samples("hard"),
         image=PLAN.image("core"),
 
 
@@ -178,13 +179,14 @@ rule score:
         "containers/core.sif"
     params:
         code=PLAN.code("score"),
+        normalisation=PLAN.config.evaluation.normalisation,
         verdicts=lambda wildcards, input: (
             f"--verdicts {input.verdicts}" if input.verdicts else ""
         ),
         image=PLAN.image("core"),
     shell:
         "python -m score.evaluate.score --predictions {input.predictions} --tasks {input.tasks} {params.verdicts} "
-        "--benchmark {wildcards.benchmark} --agent {wildcards.agent} --seed {wildcards.seed} --out {output} > {log} 2>&1"
+        "--normalisation {params.normalisation} --benchmark {wildcards.benchmark} --agent {wildcards.agent} --seed {wildcards.seed} --out {output} > {log} 2>&1"
 
 
 use rule score as score_hard with:
@@ -197,5 +199,6 @@ use rule score as score_hard with:
         benchmark="hard",
     params:
         code=PLAN.code("score"),
+        normalisation=PLAN.config.evaluation.normalisation,
         verdicts="",
         image=PLAN.image("core"),

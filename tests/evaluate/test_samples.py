@@ -13,6 +13,7 @@ from fakes import LocalPool, ScriptedEngine
 from score.attempts import Acting, Attempt
 from score.config import read_merged
 from score.evaluate.__main__ import attempt, samples
+from score.evaluate.metrics import canonical
 from score.evaluate.samples import Drawn, majority, pass_at, summary
 from score.jsonl import ResumableRows, write_rows
 
@@ -22,8 +23,8 @@ sampling: {evaluate: {temperature: 0.6, max_new_tokens: 24}}
 """
 
 
-@given(st.lists(st.sampled_from([0.0, 1.0]), min_size=1, max_size=6), st.data())
-def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(scores, data):
+@given(st.lists(st.sampled_from([0.0, 0.25, 1.0]), min_size=1, max_size=6), st.data())
+def test_pass_at_k_is_the_best_of_k_on_average(scores, data):
     k = data.draw(st.integers(1, len(scores)))
     subsets = list(combinations(scores, k))
     assert pass_at(k, scores) == pytest.approx(fmean(max(subset) for subset in subsets))
@@ -33,14 +34,25 @@ def test_pass_at_k_is_the_share_of_subsets_with_a_right_one(scores, data):
     ("answers", "scores", "expected"),
     [
         (("7", "8", "8"), (0.0, 1.0, 1.0), 1.0),
-        (("\\boxed{7}", "8", "7."), (1.0, 0.0, 1.0), 1.0),
+        (("-5", "5", "5"), (0.0, 1.0, 1.0), 1.0),
         (("7", "8", "9"), (0.0, 1.0, 1.0), 0.0),
         ((None, "8", None), (0.0, 1.0, 0.0), 1.0),
-        ((None, " ", None), (0.0, 0.0, 0.0), 0.0),
+        ((None, "", None), (0.0, 0.0, 0.0), 0.0),
     ],
 )
 def test_the_vote(answers, scores, expected):
     assert majority(Drawn(scores, answers)) == expected
+
+
+@pytest.mark.parametrize(
+    ("metric", "one", "other", "same"),
+    [
+        ("math", "-5", "5", False), ("math", "1/2", "12", False), ("math", "\\boxed{7}", "$7$", True),
+        ("f1", "The Nile.", "nile", True), ("judge", "A, B", "a b", True), ("exact", "3.5", "35", False),
+    ],
+)  # fmt: skip
+def test_what_counts_as_one_answer_in_a_vote_is_a_matter_of_the_metric(metric, one, other, same):
+    assert (canonical(metric, one) == canonical(metric, other)) is same
 
 
 def test_a_question_with_a_sample_that_has_no_score_is_in_no_summary():

@@ -112,6 +112,16 @@ def test_figure_3a_beside_the_paper(tmp_path):
     assert "71.0" in (tmp_path / "figure3a.md").read_text()
 
 
+def test_an_ending_that_nobody_came_to_is_a_measured_zero(tmp_path):
+    task = {"id": "t", "dataset": "math_mps", "meta": {"metric": "math"}}
+    (tmp_path / "m.jsonl").write_text(json.dumps({"task": task, "corrections": [], "outcome": "solved"}) + "\n")
+    figure3a.main(["--reported", "--corrections", str(tmp_path / "m.jsonl"), "--out-dir", str(tmp_path)])
+    rows = csv.DictReader((tmp_path / "figure3a.csv").open())
+    assert {row["corrections"]: float(row["share"]) for row in rows if row["group"] == "math"} == {
+        "0": 1, "1": 0, "2+": 0, "hard": 0, "failed": 0,
+    }  # fmt: skip
+
+
 def test_figure_3b_beside_the_paper(tmp_path):
     write_json(tmp_path / "agents.json", AGENTS)
     write_json(tmp_path / "s.json", scores("rl", "hard", [1.0, 0.0, 0.0, 0.0]).to_json())

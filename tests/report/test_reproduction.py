@@ -53,10 +53,10 @@ def test_a_difference_needs_all_columns_of_both_rows():
 def test_shares_come_from_the_figures(tmp_path):
     a, b = tmp_path / "figure3a.csv", tmp_path / "figure3b.csv"
     a.write_text("group,corrections,share,low,high\nmath,0,0.5,0.4,0.6\nmath (paper),0,0.71,,\n")
-    b.write_text("agent,mean,low,high\nrl,0.2,0.1,0.3\n")
+    b.write_text("agent,mean,low,high,complete\nrl,0.2,0.1,0.3,False\n")
     text = report(rows(), {}, read_figures([a, b], rows()))
     assert "50.0 [40.0, 60.0]" in line(text, "Mathematics tasks that the student solves")
-    assert "20.0 [10.0, 30.0]" in line(text, "solved after SCoRe-RL")
+    assert "20.0 [10.0, 30.0]*" in line(text, "solved after SCoRe-RL")
     assert "not run" in line(text, "solved after SCoRe-SFT")
 
 

@@ -105,6 +105,14 @@ def test_a_percentile_bootstrap_would_not():
     assert np.mean([interval.low <= 0.02 <= interval.high for interval in intervals]) < 0.6
 
 
+@pytest.mark.parametrize(("n", "score"), [(30, 1 / 3), (7, 0.1), (5, 0.1), (1, 0.5)])
+def test_scores_that_are_all_alike_are_not_certainty(n, score):
+    assert share(np.full(n, score)) == wilson(n * score, n) or share(np.full(n, score)).high == pytest.approx(
+        wilson(n * score, n).high
+    )
+    assert share(np.full(n, score)).high > score + 0.01
+
+
 def test_more_samples_of_a_question_make_a_narrower_interval():
     rng = np.random.default_rng(0)
     widths = [np.mean([(i := share(samples(rng, 200, 0.4, k))).high - i.low for _ in range(200)]) for k in (2, 8)]

@@ -33,6 +33,8 @@ def load(raw: Mapping[str, Any]) -> Config:
     except ValidationError as error:
         raise ScoreError(one_line(error, Config, "config")) from None
     _check_references(config)
+    if config.from_reported and config.data.generated:
+        raise ScoreError("config: from_reported: the paper has no numbers of a generated world; leave it out")
     named = {f"benchmarks[{i}]": name for i, name in enumerate(config.benchmarks)}
     named |= {f"data.limits.{name}": name for name in config.data.limits}
     named |= {f"evaluation.n_samples_of.{name}": name for name in config.evaluation.n_samples_of}

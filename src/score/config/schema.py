@@ -169,6 +169,10 @@ class Evaluation(Section):
         False, description="try a question up to five times until it is answered, as the published code does"
     )
 
+    normalisation: Literal["squad", "arpo"] = Field(
+        "squad", description="of short texts before token F1: SQuAD's, or the ARPO paper's"
+    )
+
     def samples(self, benchmark: str) -> int:
         """Attempts per question of a benchmark."""
         return self.n_samples_of.get(benchmark, self.n_samples)

@@ -25,13 +25,14 @@ from score.config import Config, read
 from score.data.metric import metric_of
 from score.jsonl import ResumableRows, read_rows, write_rows
 from score.provenance import provenance, write
-from score.records import Task, Trajectory
+from score.records import StopReason, Task, Trajectory
 from score.usage import Usage
 
 log = logging.getLogger("evaluate")
 
 TRIES = 5
 """Of a question, in the published code's evaluation."""
+BROKEN = StopReason.INFRASTRUCTURE_ERROR
 APART = 1000
 """Between the numbers of a sample's tries, so that they are no other sample's."""
 
@@ -56,17 +57,18 @@ def attempt(agent: Acting, attempts: Sequence[Attempt], rows: ResumableRows) -> 
     """One trajectory per attempt, with its number as `meta["sample"]` if that is not 0.
 
     With `evaluation.as_published` an attempt without an answer is made again, up to five times in all (hazard 28);
-    `meta["tries"]` says how many were made.
+    `meta["tries"]` says how many were made. A failure of the infrastructure is neither silence nor a try.
     """
     config, label = agent.config, f"evaluate {agent.agent}"
     done = agent.run(attempts, config.sampling.evaluate, rows, label)
     meta: list[dict[str, int]] = [{"sample": one.number} if one.number else {} for one in attempts]
     for again in range(1, TRIES if config.evaluation.as_published else 1):
-        silent = [i for i, trajectory in enumerate(done) if trajectory.answer is None]
+        silent = [i for i, one in enumerate(done) if one.answer is None and one.stop is not BROKEN]
         tries = [dataclasses.replace(attempts[i], number=attempts[i].number + again * APART) for i in silent]
         replies = agent.run(tries, config.sampling.evaluate, rows, f"{label}, try {again + 1}") if tries else []
         for i, trajectory in zip(silent, replies, strict=True):
-            done[i], meta[i]["tries"] = trajectory, again + 1
+            if trajectory.stop is not BROKEN:
+                done[i], meta[i]["tries"] = trajectory, again + 1
     return [dataclasses.replace(t, meta=t.meta | more) for t, more in zip(done, meta, strict=True)]
 
 

@@ -115,8 +115,13 @@ def exact_match(prediction: str, golds: Sequence[str], normalisation: Normalisat
     return tokens(unboxed(prediction)) in [tokens(unboxed(gold)) for gold in golds]
 
 
-def canonical(answer: str) -> str:
-    """An answer as it is compared for sameness with other answers: unboxed and normalised."""
+def canonical(metric: Metric, answer: str) -> str:
+    """An answer as it is compared for sameness with other answers: unboxed, and normalised as its metric takes it.
+
+    Signs and points matter in mathematics; equal forms (0.5 and 1/2) are different texts.
+    """
+    if metric in ("math", "exact"):
+        return _plain(unboxed(answer))
     return " ".join(_squad_tokens(unboxed(answer))) or unboxed(answer)
 
 

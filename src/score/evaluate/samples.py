@@ -1,8 +1,8 @@
 """What several samples of a question tell besides their mean: pass@k, and the vote of the majority. Pure.
 
-pass@k is the chance that one of k samples is right, estimated without bias from n >= k of them as
-1 - C(n - c, k) / C(n, k) with c right ones (2107.03374). The vote takes the answer that most samples give, the earlier
-one where two are equally frequent; a sample without an answer does not vote.
+pass@k is the chance that one of k samples is right, estimated without bias from n >= k of them (2107.03374); of graded
+scores it is the expected best of k, which is the same for scores of 0 and 1. The vote takes the answer that most
+samples give, the earlier one where two are equally frequent; a sample without an answer does not vote.
 """
 
 from __future__ import annotations
@@ -13,28 +13,24 @@ from dataclasses import dataclass
 from math import comb
 from statistics import fmean, stdev
 
-from score.evaluate.metrics import canonical
-
 
 @dataclass(frozen=True)
 class Drawn:
-    """The samples of one question: their scores, None where there is none, and answers."""
+    """The samples of one question: their scores, None where there is none, and answers in canonical form."""
 
     scores: tuple[float | None, ...]
     answers: tuple[str | None, ...]
 
 
 def pass_at(k: int, scores: Sequence[float]) -> float:
-    """Of a question with n >= k samples that are right (1) or wrong."""
-    n, right = len(scores), sum(score == 1 for score in scores)
-    return 1 - comb(n - right, k) / comb(n, k)
+    """The expected best of k of a question's n >= k samples: the i-th lowest is the best of C(i - 1, k - 1) subsets."""
+    ranked = enumerate(sorted(scores))
+    return sum(comb(below, k - 1) * score for below, score in ranked) / comb(len(scores), k)
 
 
 def majority(drawn: Drawn) -> float:
     """The score of the answer that most samples give; 0 if none gives any."""
-    voting = [
-        (canonical(a), s) for a, s in zip(drawn.answers, drawn.scores, strict=True) if a is not None and a.strip()
-    ]
+    voting = [(answer, score) for answer, score in zip(drawn.answers, drawn.scores, strict=True) if answer]
     if not voting:
         return 0.0
     (elected, _), *_ = Counter(answer for answer, _ in voting).most_common(1)  # the first of equals

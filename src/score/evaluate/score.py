@@ -26,7 +26,7 @@ from score.data.benchmarks.base import Benchmark
 from score.data.metric import metric_of
 from score.errors import ScoreError
 from score.evaluate import samples
-from score.evaluate.metrics import Normalisation, decide
+from score.evaluate.metrics import Normalisation, canonical, decide
 from score.jsonl import numbered_rows, read_rows, write_json
 from score.records import StopReason, Task, Trajectory, content_key
 
@@ -109,7 +109,9 @@ def score(
         rows.append(
             QuestionScore(task.id, fmean(known) if known else None, stop, tuple(values) if n_samples > 1 else ())
         )
-        votes.append(samples.Drawn(tuple(values), tuple(one and one.answer for one in drawn)))
+        metric = metric_of(task) if benchmark.metric == "own" else benchmark.metric
+        answers = (one and one.answer and canonical(metric, one.answer) for one in drawn)
+        votes.append(samples.Drawn(tuple(values), tuple(answers)))
     scored = [row.score for row in rows if row.score is not None]
     return Scores(
         agent=agent,

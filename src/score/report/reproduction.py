@@ -37,8 +37,8 @@ contain the variance between training runs. *not run* stands where there are no 
 Numbers of the generated micro-world never appear here. This file is generated (`python -m score.report.reproduction`),
 from `src/score/report/claims.yaml` and score files.
 """
-Shares = Mapping[tuple[str, str, str], Interval]
-"""(part, two words of `left`) -> a share that a figure shows."""
+Shares = Mapping[tuple[str, str, str], tuple[Interval, bool]]
+"""(part, two words of `left`) -> a share that a figure shows, and whether nothing is missing behind it."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,8 @@ def differences() -> list[str]:
 def ours(claim: Claim, tables: Mapping[str, Table], shares: Shares) -> str:
     """What came out here: the average, share or difference with its interval, or "not run"."""
     if claim.part not in tables:
-        return _shown(shares.get((claim.part, *claim.left)), "{:.1f} [{:.1f}, {:.1f}]")
+        share, complete = shares.get((claim.part, *claim.left), (None, True))
+        return _shown(share, "{:.1f} [{:.1f}, {:.1f}]" + ("" if complete else "*"))
     found = [_cells(key, tables[claim.part]) for key in (claim.left, claim.right) if key]
     if any(row is None for row in found):
         return reported.NOT_RUN
@@ -111,7 +112,8 @@ def read_figures(paths: Sequence[Path], rows: Sequence[Row]) -> Shares:
             if line["low"]:
                 words = (line["group"], line["corrections"]) if "group" in line else methods[line["agent"]]
                 mean = line["share"] if "group" in line else line["mean"]
-                shares[path.stem, *words] = Interval(*map(float, (mean, line["low"], line["high"])))
+                interval = Interval(*map(float, (mean, line["low"], line["high"])))
+                shares[path.stem, *words] = interval, line.get("complete", "True") == "True"
     return shares
 
 

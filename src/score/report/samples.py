@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 CAPTION = (
     "Several samples of each question, in %: mean with its standard error (between questions), pass@k (the chance that "
-    "one of k samples is right), and the vote of the majority; over the questions whose samples all have a score, "
-    "averaged over seeds."
+    "one of k samples is right; of graded scores, the expected best of k), and the vote of the majority; over the "
+    "questions whose samples all have a score, averaged over seeds."
 )
 
 

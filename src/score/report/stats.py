@@ -49,7 +49,8 @@ def share(scores_Q: np.ndarray) -> Interval:
     n, mean = len(scores_Q), float(scores_Q.mean())
     variance = float(scores_Q.var(ddof=1)) if n > 1 else 0.0
     single = bool(np.isin(scores_Q, (0, 1)).all())
-    worth = n if single or variance == 0 else n * mean * (1 - mean) / variance
+    alike = np.ptp(scores_Q) < 1e-9  # not their variance, which rounding keeps from being 0
+    worth = n if single or alike else n * mean * (1 - mean) / variance
     if min(np.count_nonzero(scores_Q > 0), np.count_nonzero(scores_Q < 1)) < FEW:
         worth = min(worth, n)
     return wilson(worth * mean, worth)

@@ -44,8 +44,8 @@ METHODS = (
     "Means in %. Average: mean of the columns, with a 95 % interval from a percentile bootstrap over questions within "
     "each column (10,000 resamples; the seeds of a question stay together), or Wilson's where nothing varies or there "
     "is one column. It covers questions only, not the variance between training runs: few seeds are few, whatever the "
-    "interval. Bold: better than every other row of the same student, each paired difference significant at 5 % after "
-    "Holm's correction over those rows."
+    "interval. Bold: better than every other row of the same student that was run, each paired difference significant "
+    "at 5 % after Holm's correction over those rows."
 )
 DIFFERENCES = (
     "Paired differences of the averages in points (same questions, 95 % interval; p after Holm's correction over the "

@@ -78,14 +78,14 @@ def _ending(row: Mapping[str, Any], most: bool) -> str:
     return MOST if most and corrections >= 2 else str(corrections)
 
 
-def shares(counts: Endings) -> pd.DataFrame:
+def shares(counts: Endings, most: bool = False) -> pd.DataFrame:
     """One line per group and ending, zeros included; the shares of a group add up to 1.
 
-    `tasks` counts a task once per seed, `n` once.
+    `tasks` counts a task once per seed, `n` once. With `most`, the endings are those of the paper.
     """
-    solved = {ending for _, _, ending in counts if ending not in REMAINDER}
-    most = max((int(ending) for ending in solved - {MOST}), default=0)
-    endings = [*map(str, range(most + 1)), *([MOST] if MOST in solved else []), *REMAINDER]
+    solved = {int(ending) for _, _, ending in counts if ending not in (*REMAINDER, MOST)}
+    numbers = ["0", "1", MOST] if most else [str(number) for number in range(max(solved, default=0) + 1)]
+    endings = [*numbers, *REMAINDER]
     lines = []
     for group in (group for group in LABELS if any(group == counted for counted, _, _ in counts)):
         of_group = {key: seeds for key, seeds in counts.items() if key[0] == group}
@@ -160,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--reported", action="store_true", help="with the paper's shares beside ours")
     style.arguments(parser)
     args = parser.parse_args(argv)
-    data = shares(count(args.corrections, args.reported))
+    data = shares(count(args.corrections, args.reported), args.reported)
     data = beside_paper(data) if args.reported else data
     caption = style.caption("Figure 3a: Teacher corrections", args.note, CAPTION, BESIDE if args.reported else "")
     style.save(draw(data, args.note), data, table(data), caption, args.out_dir, "figure3a")
