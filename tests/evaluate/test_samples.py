@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from evaluate.test_score import TASKS, episode, scored
 from fakes import LocalPool, ScriptedEngine
-from score.attempts import Acting, Attempt
+from score.attempts import Acting
 from score.config import read_merged
 from score.evaluate.__main__ import attempt, samples
 from score.evaluate.metrics import canonical
@@ -65,8 +65,7 @@ def test_a_question_with_a_sample_that_has_no_score_is_in_no_summary():
 
 def test_samples_are_averaged_per_question_and_one_that_is_missing_makes_it_incomplete():
     drawn = [episode(TASKS[0], "0"), episode(TASKS[0], "9", sample=1), episode(TASKS[1], "1")]
-    verdicts = dict.fromkeys((), False)
-    scores = scored(drawn, tasks=TASKS[:2], verdicts=verdicts)
+    scores = scored(drawn, tasks=TASKS[:2])
     assert [row.samples for row in scores.rows] == [(1.0, None), (1.0, None)]
     assert [row.score for row in scores.rows] == [1.0, 1.0]
     assert not scores.complete
@@ -112,4 +111,3 @@ def test_a_question_is_tried_again_only_as_published(tmp_path, as_published):
         assert all(t.answer is not None or n == 5 for t, n in zip(done, tries, strict=True))
     else:
         assert tries == [1] * 5
-    assert Attempt(TASKS[0]).number == 0
