@@ -160,6 +160,16 @@ def test_what_the_login_node_binds_keeps_no_job_from_starting(tmp_path):
     assert f"{tmp_path}/login" in binds(job)
 
 
+def test_a_job_sees_the_image_that_it_runs_in_also_behind_a_link(tmp_path):
+    lab, clone = tmp_path / "lab", tmp_path / "clone"
+    for folder in (lab, clone / "containers", clone / "src"):
+        folder.mkdir(parents=True)
+    for name in ("serve", "train"):
+        (lab / f"{name}.sif").touch()
+        (clone / f"containers/{name}.sif").symlink_to(lab / f"{name}.sif")
+    assert binds(environment(source=clone / "src")).count(str(lab)) == 1
+
+
 def test_keys_of_endpoints_and_of_the_search_backend_reach_jobs(monkeypatch):
     config = a_config(
         models={"remote": {"engine": "endpoint", "url": "https://models.example/v1", "api_key_env": "LAB_KEY"}},

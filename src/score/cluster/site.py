@@ -122,7 +122,7 @@ def environment(
     seen = {**environ, **ours}
     # The login node's own folder for temporary files need not exist on the compute nodes, which inherit this.
     mine = ("HF_HOME", "TMPDIR") if job else ("HF_HOME",)
-    folders = [source, *(seen[name] for name in mine if name in seen), *_folders(config, seen)]
+    folders = [source, *_behind_links(source), *(seen[name] for name in mine if name in seen), *_folders(config, seen)]
     folders += [os.path.expandvars(folder) for folder in (site.binds if site else ())]
     there = dict.fromkeys(os.path.abspath(folder) for folder in map(str, folders) if os.path.isdir(folder))
     ours["APPTAINER_BIND"] = ",".join([*_given(environ, there), *there])
@@ -130,6 +130,12 @@ def environment(
     passing = {name: seen[name] for name in passed if name in seen} | {"PYTHONPATH": str(source)}
     login = {name: "" if job else seen[name] for name in _LOGIN if name in seen}
     return ours | {f"APPTAINERENV_{name}": value for name, value in (login | passing).items()}
+
+
+def _behind_links(source: Path) -> list[Path]:
+    """Where images really lie that `containers/` only links to: a job reads its own one to record its sha256."""
+    links = [path for path in (source.parent / "containers").glob("*.sif") if path.is_symlink()]
+    return sorted({path.resolve().parent for path in links})
 
 
 def hub(site: Site | None, environ: Mapping[str, str]) -> Path:
