@@ -7,6 +7,7 @@ localrules:
     gather_evaluation_deep,
     gather_evaluation_hard,
     score,
+    score_deep,
     score_hard,
 
 
@@ -166,39 +167,52 @@ rule judge:
         "2>&1 | tee {log} >&2"
 
 
-rule score:
+# Scores of all benchmarks of a part come from one process: a start for each would cost more than the scoring.
+rule score_hard:
     input:
-        tasks="results/{experiment}/data/{benchmark}.jsonl",
-        predictions="results/{experiment}/eval/{agent}/{seed}/{benchmark}.jsonl",
-        verdicts=lambda wildcards: PLAN.verdicts(wildcards.benchmark),
+        tasks=lambda wildcards: PLAN.part_tasks("hard", wildcards.agent, wildcards.seed),
+        predictions=PLAN.predicted("hard")[:-1],
+        verdicts=[],
     output:
-        "results/{experiment}/eval/{agent}/{seed}/{benchmark}.score.json",
+        PLAN.scored("hard"),
     log:
-        "results/{experiment}/logs/score/{agent}-s{seed}.{benchmark}.log",
+        "results/{experiment}/logs/score/{agent}-s{seed}.hard.log",
     container:
         "containers/core.sif"
     params:
         code=PLAN.code("score"),
         normalisation=PLAN.config.evaluation.normalisation,
-        verdicts=lambda wildcards, input: (
-            f"--verdicts {input.verdicts}" if input.verdicts else ""
-        ),
         image=PLAN.image("core"),
     shell:
-        "python -m score.evaluate.score --predictions {input.predictions} --tasks {input.tasks} {params.verdicts} "
-        "--normalisation {params.normalisation} --benchmark {wildcards.benchmark} --agent {wildcards.agent} --seed {wildcards.seed} --out {output} > {log} 2>&1"
+        "python -m score.evaluate.score --predictions {input.predictions} --tasks {input.tasks} --verdicts {input.verdicts} "
+        "--normalisation {params.normalisation} --agent {wildcards.agent} --seed {wildcards.seed} > {log} 2>&1"
 
 
-use rule score as score_hard with:
-    input:
-        tasks=lambda wildcards: PLAN.hard_tasks(wildcards.agent, wildcards.seed),
-        predictions="results/{experiment}/eval/{agent}/{seed}/{benchmark}.jsonl",
-    output:
-        "results/{experiment}/eval/{agent}/{seed}/{benchmark}.score.json",
-    wildcard_constraints:
-        benchmark="hard",
-    params:
-        code=PLAN.code("score"),
-        normalisation=PLAN.config.evaluation.normalisation,
-        verdicts="",
-        image=PLAN.image("core"),
+if PLAN.main:
+
+    use rule score_hard as score with:
+        input:
+            tasks=lambda wildcards: PLAN.part_tasks(
+                "main", wildcards.agent, wildcards.seed
+            ),
+            predictions=PLAN.predicted("main")[:-1],
+            verdicts=[path for name in PLAN.main for path in PLAN.verdicts(name)],
+        output:
+            PLAN.scored("main"),
+        log:
+            "results/{experiment}/logs/score/{agent}-s{seed}.main.log",
+
+
+if PLAN.deep:
+
+    use rule score_hard as score_deep with:
+        input:
+            tasks=lambda wildcards: PLAN.part_tasks(
+                "deep", wildcards.agent, wildcards.seed
+            ),
+            predictions=PLAN.predicted("deep")[:-1],
+            verdicts=[path for name in PLAN.deep for path in PLAN.verdicts(name)],
+        output:
+            PLAN.scored("deep"),
+        log:
+            "results/{experiment}/logs/score/{agent}-s{seed}.deep.log",

@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pydantic_core import from_json
+
 from score.errors import ScoreError
 
 log = logging.getLogger(__name__)
@@ -184,9 +186,12 @@ def _line(row: Row) -> bytes:
 
 def _parse(line: bytes, place: str) -> Row:
     try:
-        row = json.loads(line)
-    except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
-        raise ScoreError(f"{place}: not valid JSON ({error})") from None
+        row = from_json(line)  # twice as fast as json
+    except ValueError:
+        try:
+            row = json.loads(line)  # which takes lone surrogates, too, and says better what is wrong
+        except ValueError as error:  # JSONDecodeError and UnicodeDecodeError
+            raise ScoreError(f"{place}: not valid JSON ({error})") from None
     if not isinstance(row, dict):
         raise ScoreError(f"{place}: expected a JSON object, found {type(row).__name__}")
     return row

@@ -206,6 +206,10 @@ class Plan(Wanted):
         folder = "results/{experiment}/eval/{agent}/{seed}"
         return [*(f"{folder}/{name}.jsonl" for name in names), f"{folder}/provenance.{part}.json"]
 
+    def scored(self, part: str) -> list[str]:
+        """The score files of one part of an agent's evaluation, with wildcards."""
+        return [path.replace(".jsonl", ".score.json") for path in self.predicted(part)[:-1]]
+
     def image(self, name: str) -> str:
         """The digest of an image's recipe, for the params of the rules that run in it; nothing if none do."""
         return _recipe(name, self.site.variant if self.site else "cuda") if self.images else ""

@@ -3,15 +3,17 @@
 import itertools
 import json
 import os
+import random
 import threading
 import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from math_verify import verify
 
-from score.evaluate.mathverify import Verifier
+from score.evaluate.mathverify import Verifier, _parsed, apart
 from score.evaluate.metrics import decide, exact, exact_match, math_equal, token_f1, unboxed
 
 OFFICIAL = Path(__file__).parents[3] / "shared" / "data" / "score-official" / "inference" / "inference_data"
@@ -22,6 +24,13 @@ def verifier():
     verifier = Verifier(timeout_s=20)  # generous: only the tests about time set a tight limit
     yield verifier
     verifier.close()
+
+
+def published(name):
+    if not OFFICIAL.is_dir():
+        pytest.skip("the published data files are not at ../shared/data/score-official")
+    rows = [json.loads(line) for line in (OFFICIAL / f"{name}.jsonl").read_text().split("\n") if line]
+    return [str(row["true_answer"]) for row in rows]
 
 
 EQUAL = [
@@ -97,13 +106,40 @@ def test_different_as_mathematics(verifier, prediction, gold):
 
 @pytest.mark.parametrize("name", ["aime24", "aime25", "olymmath", "math_500"])
 def test_published_golds_equal_themselves_and_not_their_neighbours(verifier, name):
-    if not OFFICIAL.is_dir():
-        pytest.skip("the published data files are not at ../shared/data/score-official")
-    rows = [json.loads(line) for line in (OFFICIAL / f"{name}.jsonl").read_text().split("\n") if line]
-    golds = [str(row["true_answer"]) for row in rows][:60]
+    golds = published(name)[:60]
     assert all(math_equal(f"So the answer is $\\boxed{{{gold}}}$.", [gold], verifier) for gold in golds)
     pairs = [(a, b) for a, b in itertools.pairwise(golds) if a != b and (a, b) != ("5", "x=5")]
     assert [pair for pair in pairs if math_equal(pair[0], [pair[1]], verifier)] == []
+
+
+NUMBERS = [
+    *("2", "2.0000001", "2.001", "-2", r"\frac{7}{3}", "2.333333", "7/3", r"2\sqrt{3}", r"\sqrt{12}", r"\sqrt{13}"),
+    *("200%", r"2\%", r"\frac{\pi}{2}", "1.570796", "1+2i", "10^{20}", "10^{20}+1", "x", "x=2", "(1,2)", r"\text{two}"),
+]
+
+
+def test_what_is_not_asked_of_math_verify_it_would_not_find_equal():
+    assert_apart_is_unequal(itertools.product(NUMBERS, NUMBERS))
+    assert apart(_parsed(r"2\sqrt{5}"), _parsed(r"2\sqrt{3}+1"))
+
+
+def test_published_golds_that_are_not_compared_are_unequal():
+    golds = published("olymmath") + published("math_500")
+    assert_apart_is_unequal(random.Random(0).sample(list(itertools.permutations(golds, 2)), 1000))
+
+
+def assert_apart_is_unequal(pairs):
+    pairs = [(gold, guess) for gold, guess in pairs if apart(_parsed(gold), _parsed(guess))]
+    assert pairs
+    equal = [pair for pair in pairs if verify(*map(_parsed, pair), timeout_seconds=None)]
+    assert equal == []
+
+
+@given(st.integers(-(10**18) + 1, 10**18 - 1), st.integers(-3, 3), st.booleans())
+@settings(max_examples=60)
+def test_integers_compare_as_math_verify_compares_them(verifier, gold, off, padded):
+    guess = f"{gold + off:04d}" if padded else str(gold + off)
+    assert math_equal(guess, [str(gold)]) == verifier.equal(guess, [str(gold)]) == (off == 0)
 
 
 def test_a_comparison_that_never_ends_is_cut_and_the_next_one_works():

@@ -110,24 +110,55 @@ def test_predictions_that_do_not_belong_are_refused(tmp_path):
     assert len(read_predictions(path, TASKS, "a", 0)) == 2
 
 
-def test_the_command(tmp_path):
+def test_the_command_scores_every_benchmark_by_its_own_verdicts(tmp_path):
     write_rows(tmp_path / "tasks.jsonl", [task.to_json() for task in TASKS])
-    write(tmp_path / "p.jsonl", *[episode(task, "so-so") for task in TASKS])
-    keys = [verdict_key("gaia", task.question, "so-so") for task in TASKS]
-    write_rows(tmp_path / "v.jsonl", [{"key": key, "equivalent": i < 3} for i, key in enumerate(keys)])
-    inputs = ["--predictions", str(tmp_path / "p.jsonl"), "--tasks", str(tmp_path / "tasks.jsonl")]
-    inputs += ["--verdicts", str(tmp_path / "v.jsonl"), "--benchmark", "gaia", "--agent", "a", "--seed", "0"]
-    main([*inputs, "--out", str(tmp_path / "x.score.json")])
-    scores = read_scores(tmp_path / "x.score.json")
+    for name in ("gaia", "hle"):
+        write(tmp_path / f"{name}.jsonl", *[episode(task, "so-so") for task in TASKS])
+        write_verdicts(tmp_path, name, [i < 3 for i in range(6)] if name == "gaia" else [True] * 6)
+    main(command(tmp_path, "gaia", "hle"))
+    scores = read_scores(tmp_path / "gaia.score.json")
     assert (scores.agent, scores.benchmark, scores.mean, scores.n, scores.complete) == ("a", "gaia", 0.5, 6, True)
-    assert scores.to_json() == json.loads((tmp_path / "x.score.json").read_text())
-    verdicts = [{"key": key, "equivalent": None if i == 0 else True} for i, key in enumerate(keys)]
-    write_rows(tmp_path / "v.jsonl", verdicts)
-    main([*inputs, "--out", str(tmp_path / "x.score.json")])
-    scores = read_scores(tmp_path / "x.score.json")
+    assert scores.to_json() == json.loads((tmp_path / "gaia.score.json").read_text())
+    assert read_scores(tmp_path / "hle.score.json").mean == 1
+
+
+def test_the_command_takes_no_verdict_that_is_none(tmp_path):
+    write_rows(tmp_path / "tasks.jsonl", [task.to_json() for task in TASKS])
+    write(tmp_path / "gaia.jsonl", *[episode(task, "so-so") for task in TASKS])
+    write_verdicts(tmp_path, "gaia", [None, *[True] * 5])
+    main(command(tmp_path, "gaia"))
+    scores = read_scores(tmp_path / "gaia.score.json")
     assert (scores.mean, scores.n, scores.complete) == (1.0, 5, False), "an unparseable verdict is no zero"
-    write_rows(tmp_path / "v.jsonl", [{"key": keys[0], "equivalent": "true"}])
-    with pytest.raises(ScoreError, match=r'v\.jsonl:1: a verdict needs "key" and a true, false or null "equivalent"'):
-        main([*inputs, "--out", str(tmp_path / "y.score.json")])
+    write_verdicts(tmp_path, "gaia", ["true"])
+    with pytest.raises(
+        ScoreError, match=r'gaia\.jsonl:1: a verdict needs "key" and a true, false or null "equivalent"'
+    ):
+        main(command(tmp_path, "gaia"))
     with pytest.raises(ScoreError, match="not a score file"):
-        read_scores(tmp_path / "v.jsonl")
+        read_scores(tmp_path / "verdicts/gaia.jsonl")
+
+
+def test_the_command_names_what_does_not_fit_together(tmp_path, capsys):
+    write(tmp_path / "gala.jsonl", episode(TASKS[0], "0"))
+    write_rows(tmp_path / "tasks.jsonl", [task.to_json() for task in TASKS])
+    with pytest.raises(ScoreError, match=r"gala.*gaia"):
+        main(command(tmp_path, "gala"))
+    with pytest.raises(SystemExit):
+        main([*command(tmp_path, "gala"), "--tasks", "a.jsonl", "b.jsonl"])
+    assert "1 prediction files need as many task files, not 2" in capsys.readouterr().err
+
+
+def write_verdicts(folder, name, verdicts):
+    keys = [verdict_key(name, task.question, "so-so") for task in TASKS]
+    rows = [{"key": key, "equivalent": found} for key, found in zip(keys, verdicts, strict=False)]
+    write_rows(folder / f"verdicts/{name}.jsonl", rows)
+
+
+def command(folder, *names):
+    words = ["--predictions", *(str(folder / f"{name}.jsonl") for name in names), "--agent", "a", "--seed", "0"]
+    words += ["--tasks", *[str(folder / "tasks.jsonl")] * len(names)]
+    return [
+        *words,
+        "--verdicts",
+        *(str(path) for name in names if (path := folder / f"verdicts/{name}.jsonl").exists()),
+    ]

@@ -79,7 +79,7 @@ def tools() -> dict:
 
 @pytest.mark.parametrize("gated", [True, False])
 @given(program=PROGRAMS, data=st.data())
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_detours_leave_no_trace(pool, gated, program, data):
     """A program prints the same, run straight and run with detours, restores and branches, with and without forks."""
     steps = [START, *(step.format(n=n) for step, n in program)]

@@ -97,7 +97,7 @@ def test_lone_surrogates_in_output_become_writable_text(session):
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"])))
-@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_any_text_survives_the_way_out_and_the_way_to_a_tool(session, text):
     observation = session.run(f"final_answer_print(web_search({text!r}))")
     assert observation.answer == f"<{text}>"
@@ -112,7 +112,7 @@ def test_long_output_is_cut_in_the_middle(session):
 
 
 @given(st.integers(0, 1200))
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_cut_says_exactly_how_much_is_missing(session, count):
     text = session.run(f"for i in range({count}): print('x', end='')").text
     missing = max(0, count - LIMITS.output_chars)

@@ -13,10 +13,8 @@ pytestmark = [pytest.mark.dag, pytest.mark.timeout(1800)]
 TRAINING = {"sft", "grpo", "dpo"}
 BEFORE = {"seeds", "benchmark", "splits"}
 TABLES = {"write_table", "headline", "ledger", "figure3a", "figure3b", "learning_curves"}
-EVALUATION = {
-    *("evaluate", "gather_evaluation", "gather_evaluation_deep", "gather_evaluation_hard"),
-    *("score", "score_hard"),
-}
+SCORING = {"score", "score_deep", "score_hard"}
+EVALUATION = {"evaluate", "gather_evaluation", "gather_evaluation_deep", "gather_evaluation_hard", *SCORING}
 AGENTS = {
     *("teacher", "untrained", "bc20", "bc_full", "grpo", "score_sft", "dpo", "sft_both", "score_rl"),
     *("ablation_no_short_horizon", "ablation_no_key_step", "ablation_neither"),
@@ -112,7 +110,12 @@ def test_a_hyper_parameter_reruns_the_branch_that_it_is_of(original, settings, t
     ("module", "first", "never", "trained"),
     [
         ("report/tables.py", {"write_table", "headline"}, {*TRAINING, *EVALUATION, "correct", "rollout"}, set()),
-        ("evaluate/score.py", {"score", "score_hard"}, {*TRAINING, "evaluate", "correct", "rollout"}, set()),
+        (
+            "evaluate/score.py",
+            {"score", "score_deep", "score_hard"},
+            {*TRAINING, "evaluate", "correct", "rollout"},
+            set(),
+        ),
         ("evaluate/__main__.py", {"evaluate"}, {*TRAINING, "correct", "rollout"}, set()),
         ("train/dpo.py", {"dpo"}, {"sft", "grpo", "correct", "rollout"}, {"dpo"}),
         ("train/sft.py", {"sft"}, {"rollout", "gather_rollout"}, AGENTS - {"teacher", "untrained"}),
@@ -143,7 +146,7 @@ def test_the_code_that_gathers_shards_is_no_part_of_training(original):
 def test_a_new_benchmark_runs_its_own_attempts_and_no_training(project):
     plan = project.plan("--config", "benchmarks=[math2,hop2,deep11,math3]")
     assert rules(plan) <= {"config", *EVALUATION, *TABLES}
-    assert not rules(plan) & {"gather_evaluation_deep", "gather_evaluation_hard", "score_hard"}
+    assert not rules(plan) & {"gather_evaluation_deep", "gather_evaluation_hard", "score_deep", "score_hard"}
     assert {job.wildcards["part"] for job in plan if job.rule == "evaluate"} == {"main"}
     assert agents(plan, "evaluate") == AGENTS
 

@@ -24,6 +24,7 @@ Normalisation = Literal["squad", "arpo"]
 
 _ARTICLES = ("a", "an", "the")
 _TEXT_COMMANDS = re.compile(r"\\(?:text|mathrm|textbf|mbox|mathbf)\s*\{([^{}]*)\}")
+_INTEGER = re.compile(r"-?[0-9]{1,18}")
 _NUMBER = re.compile(r"[-+]?(\d[\d,]*\.?\d*|\.\d+)(e[-+]?\d+)?", re.IGNORECASE)
 _NUMBER_AND_UNIT = re.compile(
     r"\\?\$?\s*([-+]?[\d.,]*\d)\s+(?!pi\b|sin|cos|tan|cot|log|ln|exp|sqrt|arc)[a-zA-Z]{2,}( [a-zA-Z]+)*\.?"
@@ -63,8 +64,10 @@ def math_equal(prediction: str, golds: Sequence[str], verifier: Verifier | None 
     plain = {_plain(gold) for gold in golds}
     if any(_plain(guess) in plain for guess in guesses):
         return True
-    verifier = verifier or _default_verifier()
-    return any(verifier.equal(guess, golds) for guess in guesses)
+    if all(map(_INTEGER.fullmatch, (prediction, *golds))):  # most answers of AIME and MATH500
+        return int(prediction) in map(int, golds)
+    equal = verifier.equal if verifier else _verified
+    return any(equal(guess, tuple(golds)) for guess in guesses)
 
 
 def unboxed(text: str) -> str:
@@ -92,6 +95,11 @@ def _plain(answer: str) -> str:
     answer = answer.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     answer = answer.rstrip(".")
     return answer.lower() if len(answer) > 2 and answer.isalpha() else answer
+
+
+@functools.lru_cache(maxsize=2**16)  # samples of one question often repeat an answer
+def _verified(guess: str, golds: tuple[str, ...]) -> bool:
+    return _default_verifier().equal(guess, golds)
 
 
 @functools.cache

@@ -1,7 +1,8 @@
-"""Predictions + gold answers (+ verdicts) -> the scores of one agent on one benchmark. CPU only, never runs a model.
+"""Predictions + gold answers (+ verdicts) -> one agent's scores, by benchmark. CPU only, never runs a model.
 
-    python -m score.evaluate.score --predictions eval/grpo/0/gaia.jsonl --tasks data/gaia.jsonl \
-        --verdicts verdicts/gaia.jsonl --benchmark gaia --agent grpo --seed 0 --out eval/grpo/0/gaia.score.json
+    python -m score.evaluate.score --agent grpo --seed 0 --predictions eval/grpo/0/{gaia,hle}.jsonl \
+        --tasks data/{gaia,hle}.jsonl --verdicts verdicts/{gaia,hle}.jsonl
+        (writes eval/grpo/0/{gaia,hle}.score.json)
 
 A question has a score, or it has none: an infrastructure error, a missing prediction and an answer without a judge's
 verdict leave the mean and make the scores incomplete. They are never zeros.
@@ -231,32 +232,38 @@ def read_scores(path: Path) -> Scores:
         raise ScoreError(f"{path}: not a score file ({type(error).__name__}: {error})") from None
 
 
+def score_file(
+    predictions: Path, tasks: Path, verdicts: Mapping[str, bool], *, agent: str, seed: int, normalisation: Normalisation
+) -> Scores:
+    """The scores of a prediction file, which is named for its benchmark; errors as in `read_predictions`."""
+    benchmark = benchmarks.get(predictions.stem)
+    asked = [Task.from_json(row) for row in read_rows(tasks)]
+    if benchmark.metric == "own":  # as in their evaluation (`--ruled-only`)
+        asked = [task for task in asked if metric_of(task) != "judge"]
+    given = read_predictions(predictions, asked, agent, seed)
+    return score(given, asked, benchmark, verdicts, agent=agent, seed=seed, normalisation=normalisation)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Score one agent's predictions on one benchmark.")
-    parser.add_argument("--predictions", required=True, type=Path)
-    parser.add_argument("--tasks", required=True, type=Path)
-    parser.add_argument("--verdicts", type=Path)
-    parser.add_argument("--benchmark", required=True)
+    parser = argparse.ArgumentParser(description="Score one agent's predictions, one file for each benchmark.")
+    parser.add_argument("--predictions", required=True, type=Path, nargs="+", help="files named for their benchmarks")
+    parser.add_argument("--tasks", required=True, type=Path, nargs="+", help="the questions of each, in the same order")
+    parser.add_argument("--verdicts", type=Path, nargs="*", default=[], help="of a judge, named for benchmarks")
     parser.add_argument("--agent", required=True)
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--normalisation", choices=["squad", "arpo"], default="squad", help="of short texts")
-    parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args(argv)
-    benchmark = benchmarks.get(args.benchmark)
-    tasks = [Task.from_json(row) for row in read_rows(args.tasks)]
-    if benchmark.metric == "own":  # as in their evaluation (`--ruled-only`)
-        tasks = [task for task in tasks if metric_of(task) != "judge"]
-    scores = score(
-        read_predictions(args.predictions, tasks, args.agent, args.seed),
-        tasks,
-        benchmark,
-        read_verdicts(args.verdicts) if args.verdicts else {},
-        agent=args.agent,
-        seed=args.seed,
-        normalisation=args.normalisation,
-    )
-    write_json(args.out, scores.to_json())
-    log.info("%s: mean %s over %d of %d questions", args.out, scores.mean, scores.n, scores.questions)
+    if len(args.predictions) != len(args.tasks):
+        parser.error(f"{len(args.predictions)} prediction files need as many task files, not {len(args.tasks)}")
+    verdicts = {path.stem: path for path in args.verdicts}
+    for predictions, tasks in zip(args.predictions, args.tasks, strict=True):
+        known = read_verdicts(verdicts[predictions.stem]) if predictions.stem in verdicts else {}
+        scores = score_file(
+            predictions, tasks, known, agent=args.agent, seed=args.seed, normalisation=args.normalisation
+        )
+        out = predictions.with_suffix(".score.json")
+        write_json(out, scores.to_json())
+        log.info("%s: mean %s over %d of %d questions", out, scores.mean, scores.n, scores.questions)
 
 
 if __name__ == "__main__":
