@@ -153,6 +153,18 @@ def test_a_failed_build_leaves_the_old_image_and_one_line(repository, apptainer_
     assert not list(tmp_path.glob("score-image-*"))
 
 
+def test_a_build_has_the_images_users_whatever_the_site_says_of_runs(repository, tmp_path, monkeypatch):
+    (tmp_path / "apptainer").write_text(f'#!/bin/sh\necho "${{APPTAINER_USERNS-unset}}" >{tmp_path}/said\nexit 1\n')
+    (tmp_path / "apptainer").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("APPTAINER_TMPDIR", str(tmp_path))
+    monkeypatch.setenv("APPTAINER_USERNS", "1")
+    monkeypatch.setattr(apptainer, "BUILDER", "nobody of that name")
+    with pytest.raises(ScoreError, match="the build failed"):
+        images.build("core", "cpu", mirror="mirror", pip={}, force=True)
+    assert (tmp_path / "said").read_text() == "unset\n"
+
+
 def test_sha256_is_taken_once_and_again_after_a_change(tmp_path, monkeypatch):
     image = tmp_path / "core.sif"
     image.write_bytes(b"abc")

@@ -70,6 +70,8 @@ def build(folder: Path, definition: Path, image: str, options: Sequence[str], us
         os.setsid()
         os.chdir(folder)
         os.environ.setdefault("APPTAINER_TMPDIR", str(folder))
+        # For runs: in a build it would hide the image's users from %post, and apt could not become its own.
+        os.environ.pop("APPTAINER_USERNS", None)
         if user.pw_uid != os.geteuid():
             os.initgroups(user.pw_name, user.pw_gid)
             os.setgid(user.pw_gid)
