@@ -185,7 +185,8 @@ rule score_hard:
         image=PLAN.image("core"),
     shell:
         "python -m score.evaluate.score --predictions {input.predictions} --tasks {input.tasks} --verdicts {input.verdicts} "
-        "--normalisation {params.normalisation} --agent {wildcards.agent} --seed {wildcards.seed} > {log} 2>&1"
+        "--normalisation {params.normalisation} --agent {wildcards.agent} --seed {wildcards.seed} "
+        "--remembered results/{wildcards.experiment}/work/mathverify.sqlite > {log} 2>&1"
 
 
 if PLAN.main:

@@ -81,7 +81,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "variance": (*_EPISODE, *_RIGHT, "train/trainer.py", "train/variance.py"),
     "evaluate": (*_EPISODE, "data/metric.py", "evaluate/__main__.py"),
     "judge": (*_RIGHT, "judge/__main__.py", "agreement.py"),
-    "score": (*_RIGHT, "evaluate/score.py", "evaluate/samples.py"),
+    "score": (*_RIGHT, "evaluate/score.py", "evaluate/samples.py", "evaluate/remembered.py"),
     "report": _TABLES,
     "claims": (*_TABLES, "report/reproduction.py", "report/claims.yaml"),
     "ledger": ("usage.py", "report/ledger.py"),

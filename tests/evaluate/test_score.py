@@ -156,7 +156,7 @@ def write_verdicts(folder, name, verdicts):
 
 def command(folder, *names):
     words = ["--predictions", *(str(folder / f"{name}.jsonl") for name in names), "--agent", "a", "--seed", "0"]
-    words += ["--tasks", *[str(folder / "tasks.jsonl")] * len(names)]
+    words += ["--remembered", str(folder / "work/math.sqlite"), "--tasks", *[str(folder / "tasks.jsonl")] * len(names)]
     return [
         *words,
         "--verdicts",

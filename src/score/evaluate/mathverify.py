@@ -44,6 +44,10 @@ class Verifier:
 
     def equal(self, prediction: str, golds: Sequence[str]) -> bool:
         """Whether math-verify finds `prediction` equal to any gold; False also where it gives no answer in time."""
+        return bool(self.compare(prediction, golds))
+
+    def compare(self, prediction: str, golds: Sequence[str]) -> bool | None:
+        """The same, but None where it gives no answer in time."""
         with self._lock:
             worker = self._worker()
             worker.stdin.write(json.dumps({"prediction": prediction, "golds": list(golds)}) + "\n")
@@ -52,7 +56,7 @@ class Verifier:
             if reply is None:
                 log.warning("math-verify gave no verdict within %g s on %.60r", self.timeout_s, prediction)
                 self.close()
-                return False
+                return None
             return json.loads(reply)
 
     def close(self) -> None:

@@ -15,12 +15,19 @@ import re
 import string
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, Protocol
 
 from score.evaluate.mathverify import Verifier
 
 Metric = Literal["math", "f1", "judge", "exact"]
 Normalisation = Literal["squad", "arpo"]
+
+
+class Equality(Protocol):
+    """What compares two texts as mathematics (`score.evaluate.mathverify.Verifier`)."""
+
+    def equal(self, prediction: str, golds: Sequence[str]) -> bool: ...
+
 
 _ARTICLES = ("a", "an", "the")
 _TEXT_COMMANDS = re.compile(r"\\(?:text|mathrm|textbf|mbox|mathbf)\s*\{([^{}]*)\}")
@@ -32,16 +39,21 @@ _NUMBER_AND_UNIT = re.compile(
 
 
 def decide(
-    metric: Metric, prediction: str | None, golds: Sequence[str], normalisation: Normalisation = "squad"
+    metric: Metric,
+    prediction: str | None,
+    golds: Sequence[str],
+    normalisation: Normalisation = "squad",
+    verifier: Equality | None = None,
 ) -> float | None:
     """The score of an answer in [0, 1]; None where rules cannot decide. No answer at all (None) scores 0.
 
-    `normalisation` is F1's; whether a judge is needed does not depend on it.
+    `normalisation` is F1's; whether a judge is needed does not depend on it. `verifier` is math's, in place of one that
+    this process shares.
     """
     if prediction is None or not prediction.strip():
         return 0.0
     if metric == "math":
-        return float(math_equal(prediction, golds))
+        return float(math_equal(prediction, golds, verifier))
     if metric == "f1":
         return token_f1(prediction, golds, normalisation)
     if metric == "exact":
@@ -52,7 +64,7 @@ def decide(
 # Mathematics
 
 
-def math_equal(prediction: str, golds: Sequence[str], verifier: Verifier | None = None) -> bool:
+def math_equal(prediction: str, golds: Sequence[str], verifier: Equality | None = None) -> bool:
     """Whether `prediction` equals any gold as mathematics (fractions, intervals, sets, percent, text in LaTeX).
 
     The fallback, for what math-verify cannot read: equal strings after removing LaTeX decoration, and a number with a
@@ -66,8 +78,8 @@ def math_equal(prediction: str, golds: Sequence[str], verifier: Verifier | None 
         return True
     if all(map(_INTEGER.fullmatch, (prediction, *golds))):  # most answers of AIME and MATH500
         return int(prediction) in map(int, golds)
-    equal = verifier.equal if verifier else _verified
-    return any(equal(guess, tuple(golds)) for guess in guesses)
+    verifier = verifier or _default_verifier()
+    return any(verifier.equal(guess, golds) for guess in guesses)
 
 
 def unboxed(text: str) -> str:
@@ -95,11 +107,6 @@ def _plain(answer: str) -> str:
     answer = answer.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
     answer = answer.rstrip(".")
     return answer.lower() if len(answer) > 2 and answer.isalpha() else answer
-
-
-@functools.lru_cache(maxsize=2**16)  # samples of one question often repeat an answer
-def _verified(guess: str, golds: tuple[str, ...]) -> bool:
-    return _default_verifier().equal(guess, golds)
 
 
 @functools.cache

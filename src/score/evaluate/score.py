@@ -27,7 +27,8 @@ from score.data.benchmarks.base import Benchmark
 from score.data.metric import metric_of
 from score.errors import ScoreError
 from score.evaluate import samples
-from score.evaluate.metrics import Normalisation, canonical, decide
+from score.evaluate.metrics import Equality, Normalisation, canonical, decide
+from score.evaluate.remembered import remembered
 from score.jsonl import numbered_rows, read_rows, write_json
 from score.records import StopReason, Task, Trajectory, content_key
 
@@ -92,10 +93,12 @@ def score(
     agent: str,
     seed: int,
     normalisation: Normalisation = "squad",
+    verifier: Equality | None = None,
 ) -> Scores:
     """Scores every task; of each as many samples as the tasks with most have, and none of other tasks.
 
-    `verdicts` maps `verdict_key(benchmark, question, answer)` to whether the judge found the answer equivalent.
+    `verdicts` maps `verdict_key(benchmark, question, answer)` to whether the judge found the answer equivalent;
+    `normalisation` and `verifier` are those of `metrics.decide`.
     """
     by_id: dict[str, dict[int, Trajectory]] = defaultdict(dict)
     for trajectory in trajectories:
@@ -104,7 +107,7 @@ def score(
     rows, votes = [], []
     for task in tasks:
         drawn = [by_id[task.id].get(sample) for sample in range(n_samples)]
-        values = [one and _value(one, task, benchmark, verdicts, normalisation) for one in drawn]
+        values = [one and _value(one, task, benchmark, verdicts, normalisation, verifier) for one in drawn]
         known = [value for value in values if value is not None]
         stop = drawn[0] and drawn[0].stop.value
         rows.append(
@@ -142,12 +145,17 @@ def verdict_key(benchmark: str, question: str, answer: str) -> str:
 
 
 def _value(
-    trajectory: Trajectory, task: Task, benchmark: Benchmark, verdicts: Mapping[str, bool], normalisation: Normalisation
+    trajectory: Trajectory,
+    task: Task,
+    benchmark: Benchmark,
+    verdicts: Mapping[str, bool],
+    normalisation: Normalisation,
+    verifier: Equality | None,
 ) -> float | None:
     if trajectory.stop is StopReason.INFRASTRUCTURE_ERROR:
         return None
     metric = metric_of(task) if benchmark.metric == "own" else benchmark.metric
-    value = decide(metric, trajectory.answer, task.answers, normalisation)
+    value = decide(metric, trajectory.answer, task.answers, normalisation, verifier)
     if value is None:
         verdict = verdicts.get(verdict_key(benchmark.name, task.question, trajectory.answer))
         value = None if verdict is None else float(verdict)
@@ -233,15 +241,18 @@ def read_scores(path: Path) -> Scores:
 
 
 def score_file(
-    predictions: Path, tasks: Path, verdicts: Mapping[str, bool], *, agent: str, seed: int, normalisation: Normalisation
+    predictions: Path, tasks: Path, verdicts: Mapping[str, bool], *, agent: str, seed: int, **how: Any
 ) -> Scores:
-    """The scores of a prediction file, which is named for its benchmark; errors as in `read_predictions`."""
+    """The scores of a prediction file, which is named for its benchmark; errors as in `read_predictions`.
+
+    `how` are the other options of `score`.
+    """
     benchmark = benchmarks.get(predictions.stem)
     asked = [Task.from_json(row) for row in read_rows(tasks)]
     if benchmark.metric == "own":  # as in their evaluation (`--ruled-only`)
         asked = [task for task in asked if metric_of(task) != "judge"]
     given = read_predictions(predictions, asked, agent, seed)
-    return score(given, asked, benchmark, verdicts, agent=agent, seed=seed, normalisation=normalisation)
+    return score(given, asked, benchmark, verdicts, agent=agent, seed=seed, **how)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -252,18 +263,19 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--agent", required=True)
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--normalisation", choices=["squad", "arpo"], default="squad", help="of short texts")
+    parser.add_argument("--remembered", required=True, type=Path, help="where math-verify's verdicts are kept")
     args = parser.parse_args(argv)
     if len(args.predictions) != len(args.tasks):
         parser.error(f"{len(args.predictions)} prediction files need as many task files, not {len(args.tasks)}")
-    verdicts = {path.stem: path for path in args.verdicts}
-    for predictions, tasks in zip(args.predictions, args.tasks, strict=True):
-        known = read_verdicts(verdicts[predictions.stem]) if predictions.stem in verdicts else {}
-        scores = score_file(
-            predictions, tasks, known, agent=args.agent, seed=args.seed, normalisation=args.normalisation
-        )
-        out = predictions.with_suffix(".score.json")
-        write_json(out, scores.to_json())
-        log.info("%s: mean %s over %d of %d questions", out, scores.mean, scores.n, scores.questions)
+    judged = {path.stem: path for path in args.verdicts}
+    with remembered(args.remembered) as verifier:
+        how = {"agent": args.agent, "seed": args.seed, "normalisation": args.normalisation, "verifier": verifier}
+        for predictions, tasks in zip(args.predictions, args.tasks, strict=True):
+            verdicts = read_verdicts(judged[predictions.stem]) if predictions.stem in judged else {}
+            scores = score_file(predictions, tasks, verdicts, **how)
+            out = predictions.with_suffix(".score.json")
+            write_json(out, scores.to_json())
+            log.info("%s: mean %s over %d of %d questions", out, scores.mean, scores.n, scores.questions)
 
 
 if __name__ == "__main__":
