@@ -1,13 +1,13 @@
 """What scoring and reporting cost at the size of the whole project: 12 benchmarks, 20 agents, 5 seeds, 4 samples.
 
-    python -m benchmarks.scale                        # about a million generated records; the bars are 5 minutes and 4 GB
+    python -m benchmarks.scale                        # about a million generated records; 13 GB of disk below $TMPDIR
     python -m benchmarks.scale --agents 4 --seeds 2   # a look in less time; the bars stay those of the whole
 
 It calls the commands that the workflow's rules call, two at a time as `snakemake --cores 2` would, without Snakemake's
-own time. The questions and answers are made up: no benchmark's content is in here. Answers are of the forms that the
-published sets have (integers, fractions, roots, intervals, names), a third of them right, and a wrong one is seldom
-given twice. Records have four steps with text and token ids, as a model's have. A few prediction files stand for all
-agents, so reading them is reading from the page cache.
+own time. Questions and answers are made up: no benchmark's content is in here. Golds have the published sets' forms in
+about their shares (numbers whole, fractional and irrational, intervals, polynomials; names). A third of the answers are
+right; the wrong ones to a question have its gold's form and follow Zipf's law over a hundred, so that each question
+sees some eighty different ones. Records have four steps with text and token ids, as a model's have.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from score.data import benchmarks
@@ -33,80 +34,107 @@ from score.records import Step, StopReason, Task, Trajectory
 
 BAR_S, BAR_GB = 300, 4
 AT_ONCE = 2
-DIFFERENT = 3  # prediction files of a benchmark that are really different
 PUBLISHED = [name for name in benchmarks.NAMES if benchmarks.get(name).world == "published"]
 PARTS = {
     "main": [name for name in PUBLISHED if benchmarks.get(name).group != "deep"],
     "deep": [name for name in PUBLISHED if benchmarks.get(name).group == "deep"],
 }
-NAMES = "Ada Boole Cantor Dirac Euler Fermat Gauss Hilbert Ito Jacobi Klein Lagrange Markov Noether Pascal".split()
-WORDS = "the of and compute value result = print( ) search for then answer number list step because which".split()
+NAMES = ("Ada", "Boole", "Cantor", "Dirac", "Euler", "Fermat", "Gauss", "Hilbert", "Ito", "Jacobi", "Klein", "Noether")
+WORDS = (
+    "the",
+    "of",
+    "and",
+    "compute",
+    "value",
+    "result",
+    "=",
+    "print(",
+    ")",
+    "search",
+    "for",
+    "then",
+    "answer",
+    "list",
+)
+WRONG = 100
+ZIPF = [1 / rank for rank in range(1, WRONG + 1)]
+BODIES = 50  # episodes whose steps are really different
 
 Form = Callable[[random.Random], str]
-MATH: dict[Form, float] = {
+FORMS: dict[Form, float] = {
     lambda r: str(r.randrange(1000)): 0.6,
     lambda r: rf"\frac{{{r.randrange(1, 90)}}}{{{r.randrange(2, 90)}}}": 0.15,
     lambda r: rf"{r.randrange(2, 30)}\sqrt{{{r.choice((2, 3, 5, 7))}}}+{r.randrange(40)}": 0.15,
     lambda r: rf"({r.randrange(9)}, {r.randrange(10, 99)}]": 0.05,
-    lambda r: rf"{r.randrange(2, 9)}x^2+{r.randrange(2, 9)}x": 0.05,
+    lambda r: rf"{r.randrange(2, 30)}x^2+{r.randrange(2, 30)}x": 0.05,
 }
 
 
-def answer(name: str, r: random.Random) -> str:
-    """An answer of a form that the benchmark's golds have."""
-    if benchmarks.get(name).group == "math":
-        (form,) = r.choices(list(MATH), list(MATH.values()))
-        return form(r)
+def a_name(r: random.Random) -> str:
     return " ".join(r.choices(NAMES, k=r.randint(1, 4)))
 
 
-def tasks(name: str, r: random.Random) -> list[Task]:
-    return [
-        Task(f"{name}-{i}", " ".join(r.choices(WORDS, k=40)) + f" {i}?", (answer(name, r),), name)
-        for i in range(benchmarks.get(name).n)
-    ]
+@dataclass(frozen=True)
+class Question:
+    """A task and the wrong answers that are given to it, the frequent ones first."""
+
+    task: Task
+    wrong: list[str]
+
+    def answer(self, r: random.Random) -> str:
+        return self.task.answers[0] if r.random() < 1 / 3 else r.choices(self.wrong, ZIPF)[0]
 
 
-def trajectory(task: Task, sample: int, r: random.Random) -> Trajectory:
-    right = r.random() < 1 / 3
-    steps = tuple(step(r) for _ in range(4))
-    given = task.answers[0] if right else answer(task.dataset, r)
-    tokens = {"prompt": 9000, "completion": 1100, "calls": 5}
-    meta = {"sample": sample, "tool_calls": {"web_search": 3}}
-    return Trajectory(task, "A plan.", steps, StopReason.ANSWERED, rf"\boxed{{{given}}}", tokens, meta=meta)
+def questions(name: str, r: random.Random) -> list[Question]:
+    made = []
+    for i in range(benchmarks.get(name).n):
+        maths = benchmarks.get(name).group == "math"
+        (form,) = r.choices(list(FORMS), list(FORMS.values())) if maths else [a_name]
+        task = Task(f"{name}-{i}", f"{' '.join(r.choices(WORDS, k=40))} {i}?", (form(r),), name)
+        made.append(Question(task, [form(r) for _ in range(WRONG)]))
+    return made
 
 
-def step(r: random.Random) -> Step:
+def body(r: random.Random) -> str:
+    """The steps of an episode as JSON."""
     text = " ".join(r.choices(WORDS, k=200))
     ids = tuple(r.choices(range(150_000), k=230))
-    return Step(text[:600], text[600:], text[:300], text=text, token_ids=ids, seconds=1.0)
+    step = Step(text[:600], text[600:], text[:300], text=text, token_ids=ids, seconds=1.0)
+    return json.dumps([step.to_json()] * 4)
+
+
+def record(question: Question, sample: int, bodies: Sequence[str], r: random.Random) -> str:
+    """A line of a prediction file."""
+    tokens = {"prompt": 9000, "completion": 1100, "calls": 5}
+    meta = {"sample": sample, "tool_calls": {"web_search": 3}}
+    answer = rf"\boxed{{{question.answer(r)}}}"
+    episode = Trajectory(question.task, "A plan.", (), StopReason.ANSWERED, answer, tokens, meta=meta)
+    return json.dumps(episode.to_json()).replace('"steps": []', f'"steps": {r.choice(bodies)}') + "\n"
 
 
 def lay_out(folder: Path, agents: Sequence[str], seeds: Sequence[int], samples: int) -> int:
     """Writes tasks, predictions and verdicts; returns the bytes of all prediction files."""
     r, total = random.Random(0), 0
+    bodies = [body(r) for _ in range(BODIES)]
     for name in PUBLISHED:
-        asked = tasks(name, r)
-        write_rows(folder / f"data/{name}.jsonl", (task.to_json() for task in asked))
-        made, verdicts = [], {}
-        for i in range(DIFFERENT):
-            drawn = [trajectory(task, sample, r) for task in asked for sample in range(samples)]
-            made.append(folder / f"predictions/{name}.{i}.jsonl")
-            write_rows(made[-1], (one.to_json() for one in drawn))
-            verdicts |= {verdict_key(name, one.task.question, one.answer): r.random() < 0.1 for one in drawn}
+        asked = questions(name, r)
+        write_rows(folder / f"data/{name}.jsonl", (question.task.to_json() for question in asked))
         if benchmarks.get(name).metric == "judge":
-            write_rows(folder / f"verdicts/{name}.jsonl", ({"key": k, "equivalent": v} for k, v in verdicts.items()))
-        for source, (agent, seed) in zip(itertools.cycle(made), itertools.product(agents, seeds)):
-            link = folder / f"eval/{agent}/{seed}/{name}.jsonl"
-            link.parent.mkdir(parents=True, exist_ok=True)
-            os.link(source, link)
-            total += source.stat().st_size
-    rows = [
-        {"name": a, "student": "generated", "method": a, "tables": [1, 2, 3], "compare": [agents[0]][: a != agents[0]]}
-        for a in agents
-    ]
-    write_json(folder / "agents.json", rows)
+            pairs = [(q.task.question, rf"\boxed{{{wrong}}}") for q in asked for wrong in q.wrong]
+            rows = ({"key": verdict_key(name, *pair), "equivalent": r.random() < 0.1} for pair in pairs)
+            write_rows(folder / f"verdicts/{name}.jsonl", rows)
+        for agent, seed in itertools.product(agents, seeds):
+            path = folder / f"eval/{agent}/{seed}/{name}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(record(q, sample, bodies, r) for q in asked for sample in range(samples)))
+            total += path.stat().st_size
+    write_json(folder / "agents.json", [_row(agent, agents[0]) for agent in agents])
     return total
+
+
+def _row(agent: str, first: str) -> dict:
+    compare = [] if agent == first else [first]
+    return {"name": agent, "student": "generated", "method": agent, "tables": [1, 2, 3], "compare": compare}
 
 
 def scoring(agents: Sequence[str], seeds: Sequence[int], parts: Sequence[Sequence[str]]) -> Iterator[list[str]]:
@@ -117,7 +145,7 @@ def scoring(agents: Sequence[str], seeds: Sequence[int], parts: Sequence[Sequenc
             *("score.evaluate.score", "--agent", agent, "--seed", str(seed)),
             *("--predictions", *(f"eval/{agent}/{seed}/{name}.jsonl" for name in names)),
             *("--tasks", *(f"data/{name}.jsonl" for name in names)),
-            *("--verdicts", *(f"verdicts/{name}.jsonl" for name in judged)),
+            *("--verdicts", *(f"verdicts/{name}.jsonl" for name in judged), "--remembered", "work/mathverify.sqlite"),
         ]
 
 
@@ -162,13 +190,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         size = lay_out(folder, agents, seeds, args.samples)
         records = args.agents * args.seeds * args.samples * sum(benchmarks.get(name).n for name in PUBLISHED)
         print(f"{records:,} records, {size / 1e9:.1f} GB of predictions, {json.dumps(vars(args))}")
-        single = timed(list(scoring(agents[:1], seeds[:1], [[name] for name in PUBLISHED])), folder)
-        whole = timed(list(scoring(agents[:1], seeds[:1], list(PARTS.values()))), folder)
-        print(
-            f"one agent and seed: {single:.1f} s a process per benchmark, {whole:.1f} s one per part: {single / whole:.2f}x"
-        )
+        few = (agents[:1], seeds[:1])
+        single = timed(list(scoring(*few, [[name] for name in PUBLISHED])), folder)
+        (folder / "work/mathverify.sqlite").unlink()
+        whole = timed(list(scoring(*few, list(PARTS.values()))), folder)
+        print(f"one agent and seed: {single:.1f} s a process per benchmark, {whole:.1f} s one per part")
+        (folder / "work/mathverify.sqlite").unlink()
         scored = timed(list(scoring(agents, seeds, list(PARTS.values()))), folder)
         print(f"scoring:   {scored:6.1f} s, {records / scored:,.0f} records a second")
+        again = timed(list(scoring(agents, seeds, list(PARTS.values()))), folder)
+        print(f"again:     {again:6.1f} s, math-verify's verdicts known: {scored / again:.1f}x")
         reported = timed(list(reporting(agents, seeds)), folder)
         print(f"reporting: {reported:6.1f} s")
     peak = AT_ONCE * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20  # KiB; each as large as the largest

@@ -32,6 +32,10 @@ class Cell:
     def array(self) -> np.ndarray:
         return np.array(list(self.values.values()))
 
+    @property
+    def mean(self) -> float:
+        return float(self.array.mean())
+
     def interval(self) -> Interval:
         """The cell's mean with its 95 % interval."""
         return share(self.array)
@@ -87,8 +91,7 @@ def best(rows: Mapping[str, Sequence[Cell | None]], level: float = 0.05) -> str 
     Each paired difference has to be significant at `level` after Holm's correction. None if no row is, if there is
     nothing to compare with, or if a row cannot be compared.
     """
-    means = {name: average(cells)[0] for name, cells in rows.items()}
-    means = {name: interval.mean for name, interval in means.items() if interval}
+    means = {name: fmean(cell.mean for cell in cells) for name, cells in rows.items() if cells and all(cells)}
     if len(means) < 2:
         return None
     top = max(means, key=means.__getitem__)

@@ -7,6 +7,7 @@ questions would have done; they do not contain the variance between training run
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
@@ -130,17 +131,20 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def _resampled_average(benchmarks: Sequence[np.ndarray], resamples: int, seed: int) -> np.ndarray:
     """Macro-averages [R] of R resamples of the questions within each benchmark."""
+    drawn = _resamples(tuple(map(len, benchmarks)), resamples, seed)
+    return np.mean(
+        [count_RQ @ scores_Q / len(scores_Q) for count_RQ, scores_Q in zip(drawn, benchmarks, strict=True)], axis=0
+    )
+
+
+@functools.lru_cache(maxsize=2)  # 200 MB for all questions of the paper; a table asks for the same ones row by row
+def _resamples(sizes: tuple[int, ...], resamples: int, seed: int) -> list[np.ndarray]:
+    """How often each question is in each resample with replacement, arrays [R, Q_b] for benchmarks of Q_b questions."""
     rng = np.random.default_rng(seed)
-    return np.mean([_resampled_means(scores_Q, resamples, rng) for scores_Q in benchmarks], axis=0)
+    return [rng.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float) for n in sizes]
 
 
 def _percentiles(mean: float, mean_R: np.ndarray, confidence: float) -> Interval:
     tail = (1 - confidence) / 2
     low, high = np.quantile(mean_R, [tail, 1 - tail])
     return Interval(mean, float(low), float(high))
-
-
-def _resampled_means(scores_Q: np.ndarray, resamples: int, rng: np.random.Generator) -> np.ndarray:
-    """Means [R] of R resamples with replacement."""
-    n = len(scores_Q)
-    return rng.multinomial(n, np.full(n, 1 / n), size=resamples) @ scores_Q / n
