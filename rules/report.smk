@@ -11,6 +11,7 @@ localrules:
 rule write_table:
     input:
         agents="results/{experiment}/agents.json",
+        contamination=PLAN.contamination(),
         scores=lambda wildcards: PLAN.scores([int(wildcards.n)]),
     output:
         csv="results/{experiment}/tables/table{n}.csv",
@@ -27,12 +28,14 @@ rule write_table:
         image=PLAN.image("core"),
     shell:
         "python -m score.report.tables {params.rows} --agents {input.agents} --scores {input.scores} "
+        "--contamination {input.contamination} "
         "--note {params.title:q} --out-csv {output.csv} --out-md {output.md} --out-tex {output.tex} > {log} 2>&1"
 
 
 use rule write_table as write_ablation with:
     input:
         agents="results/{experiment}/agents.json",
+        contamination=PLAN.contamination(),
         scores=lambda wildcards: PLAN.ablation_scores(wildcards.word),
     output:
         csv="results/{experiment}/tables/ablation_{word}.csv",
@@ -70,6 +73,7 @@ rule ledger:
 rule headline:
     input:
         agents="results/{experiment}/agents.json",
+        contamination=PLAN.contamination(),
         scores=PLAN.scores(),
     output:
         "results/{experiment}/tables/headline.md",
@@ -83,6 +87,7 @@ rule headline:
         image=PLAN.image("core"),
     shell:
         "python -m score.report.tables --headline --agents {input.agents} --scores {input.scores} --note {params.title:q} "
+        "--contamination {input.contamination} "
         "--out-md {output} > {log} 2>&1"
 
 
@@ -94,6 +99,7 @@ if PLAN.baseline_scores():
     use rule write_table as write_baselines with:
         input:
             agents="results/{experiment}/agents.json",
+            contamination=PLAN.contamination(),
             scores=PLAN.baseline_scores(),
         output:
             csv="results/{experiment}/tables/baselines.csv",

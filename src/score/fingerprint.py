@@ -46,7 +46,10 @@ _DEGRADED = ("micro/mutations.py", "micro/degraded.py")
 _TRAINING = ("train/start.py", "train/optim.py", "train/output.py")
 _TABLES = tuple(
     f"report/{name}"
-    for name in ("tables.py", "text.py", "cells.py", "stats.py", "samples.py", "reported.py", "reported.csv")
+    for name in (
+        *("tables.py", "text.py", "cells.py", "stats.py", "samples.py", "contamination.py"),
+        *("reported.py", "reported.csv"),
+    )
 )
 CODE: dict[str, tuple[str, ...]] = {
     "micro_questions": ("micro/tasks.py", "micro/graph.py", "micro/world.py"),

@@ -176,6 +176,10 @@ class Wanted:
         """Requests, tokens and cost of all stages."""
         return [] if self.config.from_reported else [f"{self.root}/ledger.csv"]
 
+    def contamination(self) -> list[str]:
+        """The count of test questions among the training questions; none where only reported numbers are drawn."""
+        return [] if self.config.from_reported else [f"{self.root}/data/contamination.json"]
+
     def beside_paper(self) -> str:
         """Whether tables and figures are set beside the paper's, as an option: nowhere but on its own questions."""
         return "" if self.micro else "--reported"

@@ -17,6 +17,7 @@ from score.data.splits import main, split
 from score.errors import ScoreError
 from score.jsonl import read_rows, write_rows
 from score.records import Task
+from score.report.contamination import sentence
 
 
 def task(question, id=None, dataset="train"):
@@ -131,16 +132,27 @@ def test_the_command(tmp_path):
         "distinct": 20,
         "dropped": 1,
         "test_questions_found": 1,
-        "nearly_found": 0,
+        "nearly_found": None,
         "cold_start": 4,
         "mentored": 15,
         "held_out": 0,
     }
-    assert contamination["benchmarks"] == {"hle": {"questions": 2, "found": ["t-1"], "nearly": []}}
+    assert contamination["benchmarks"] == {"hle": {"questions": 2, "found": ["t-1"], "nearly": None, "too_short": None}}
     equal = {"train": train[3].id, "test": "t-1", "benchmark": "hle", "same": True, "overlap": 1.0}
     assert contamination["matches"] == [equal]
     assert set(splits["cold_start"]) | set(splits["mentored"]) == {t.id for t in train} - {train[3].id}
-    assert "| hle | 2 | 1 | 0 |" in (tmp_path / "c.md").read_text()
+    report = (tmp_path / "c.md").read_text()
+    assert "| hle | 2 | 1 | – |" in report
+    assert "1 of 2 test questions stand in the 20 distinct training questions" in report
+    assert "not looked for" in report
+    assert sentence(tmp_path / "c.json") == (
+        "1 of the 2 test questions stood in the 20 training questions (nearly equal ones not looked for); "
+        "the 1 training questions that held them were dropped."
+    )
+    main([*inputs, *outputs, "--share", "0.2", "--near", "0.8"])
+    assert json.loads((tmp_path / "c.json").read_text())["benchmarks"]["hle"]["too_short"] == 2
+    assert "2 have fewer than 20 and were compared as a whole only" in (tmp_path / "c.md").read_text()
+    assert "(0 more nearly so)" in sentence(tmp_path / "c.json")
     main([*inputs[:1], *inputs[2:3], inputs[1], *inputs[3:], *outputs, "--share", "0.2"])
     assert json.loads((tmp_path / "splits.json").read_text()) == splits
 

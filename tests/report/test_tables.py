@@ -247,6 +247,23 @@ def test_every_kind_of_table_has_a_latex_form(tmp_path, files, kind):
     assert len({line.count("&") for line in rows}) == 1
 
 
+def test_a_table_without_rows_has_its_columns_in_latex(tmp_path, files):
+    write_json(tmp_path / "agents.json", [agent | {"tables": []} for agent in AGENTS])
+    main(["--table", "1", *files, "--out-tex", str(tmp_path / "t.tex")])
+    text = (tmp_path / "t.tex").read_text()
+    assert r"\begin{tabular}{llrrrr}" in text
+    assert {line.count("&") for line in text.splitlines() if line.endswith(r"\\")} == {5}
+
+
+def test_tables_say_how_many_test_questions_stood_in_training(tmp_path, files):
+    counts = {"test_questions_found": 3, "distinct": 90, "nearly_found": 1, "dropped": 5}
+    write_json(tmp_path / "c.json", {"counts": counts, "benchmarks": {"math2": {"questions": 40}}})
+    main(["--table", "1", *files, "--contamination", str(tmp_path / "c.json"), "--out-md", str(tmp_path / "t.md")])
+    assert "3 of the 40 test questions stood in the 90 training questions" in (tmp_path / "t.md").read_text()
+    with pytest.raises(ScoreError, match=r"agents\.json: not a list of contamination"):
+        main(["--table", "1", *files, "--contamination", str(tmp_path / "agents.json")])
+
+
 def test_tables_are_reproducible(tmp_path, files):
     for name in ("a", "b"):
         main(["--table", "3", *files, "--out-md", str(tmp_path / name)])

@@ -38,9 +38,10 @@ class Match:
 
 @dataclass(frozen=True)
 class Contamination:
-    """All matches, in the order of the test questions."""
+    """All matches, in the order of the test questions; `near` is the share of n-grams that was looked for, if any."""
 
     matches: tuple[Match, ...]
+    near: float | None = None
 
     @property
     def dropped(self) -> dict[str, list[str]]:
@@ -57,12 +58,14 @@ class Contamination:
         return list(equal) if same else list(dict.fromkeys(m.test for m in matches if m.test not in equal))
 
     def to_json(self, tests: Mapping[str, Sequence[Task]]) -> dict[str, Any]:
-        """What was found of each benchmark, and what was dropped for it."""
+        """What was found of each benchmark, and what was dropped for it; `nearly` is null if nobody looked for such."""
+        looked = self.near is not None
         found = {
             name: {
                 "questions": len(tasks),
                 "found": self.found(name, same=True),
-                "nearly": self.found(name, same=False),
+                "nearly": self.found(name, same=False) if looked else None,
+                "too_short": sum(map(too_short, tasks)) if looked else None,
             }
             for name, tasks in tests.items()
         }
@@ -83,7 +86,12 @@ def find_contamination(
     index = _Index([(name, task) for name, tasks in tests.items() for task in tasks], near)
     matches = [match for task in train for match in index.matches(task)]
     order = {(name, task.id): i for i, (name, task) in enumerate(index.tests)}
-    return Contamination(tuple(sorted(matches, key=lambda match: order[match.benchmark, match.test])))
+    return Contamination(tuple(sorted(matches, key=lambda match: order[match.benchmark, match.test])), near)
+
+
+def too_short(task: Task) -> bool:
+    """Whether a test question has too few n-grams to be compared by them."""
+    return len(_grams(normalise(task.question))) < SHORTEST
 
 
 class _Index:
@@ -126,18 +134,25 @@ def _grams(text: str) -> set[str]:
 
 def report(contamination: Contamination, tests: Mapping[str, Sequence[Task]], n_train: int) -> str:
     """The contamination of a training set in Markdown."""
+    looked, total = contamination.near is not None, sum(map(len, tests.values()))
     same, near = (len(contamination.found(same=same)) for same in (True, False))
-    counts = {name: [len(contamination.found(name, same=same)) for same in (True, False)] for name in tests}
+    short = sum(too_short(task) for tasks in tests.values() for task in tasks)
+    nearly = (
+        f"Of {near} more they hold at least {contamination.near:.0%} of the n-grams of {N} characters; {short} have "
+        f"fewer than {SHORTEST} and were compared as a whole only."
+        if looked
+        else "Nearly equal ones were not looked for (`data.near_duplicate` is not set)."
+    )
     lines = [
         "# Test questions in the training questions",
         "",
-        f"{same} test questions stand in the {n_train} distinct training questions (equal after NFKC, lower case and "
-        f"removal of all but letters and digits), and {near} more nearly so (by n-grams of {N} characters). "
-        f"{len(contamination.dropped)} training questions were dropped for it.",
+        f"{same} of {total} test questions stand in the {n_train} distinct training questions (equal after NFKC, lower "
+        f"case and removal of all but letters and digits). {nearly} {len(contamination.dropped)} training questions "
+        "were dropped for it.",
         "",
         "| benchmark | questions | in training | nearly |",
         "| --- | ---: | ---: | ---: |",
-        *(f"| {name} | {len(tasks)} | {counts[name][0]} | {counts[name][1]} |" for name, tasks in tests.items()),
+        *(_line(contamination, name, tasks) for name, tasks in tests.items()),
         "",
         "Dropped training questions and the test questions that they hold; where they are not equal, with the share of "
         "the test question's n-grams that was found:",
@@ -148,3 +163,8 @@ def report(contamination: Contamination, tests: Mapping[str, Sequence[Task]], n_
         ),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _line(contamination: Contamination, name: str, tasks: Sequence[Task]) -> str:
+    near = "–" if contamination.near is None else len(contamination.found(name, same=False))
+    return f"| {name} | {len(tasks)} | {len(contamination.found(name, same=True))} | {near} |"

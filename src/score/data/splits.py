@@ -74,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         "distinct": len(train),
         "dropped": len(dropped),
         "test_questions_found": len(contamination.found(same=True)),
-        "nearly_found": len(contamination.found(same=False)),
+        "nearly_found": None if args.near is None else len(contamination.found(same=False)),
         **{part: len(ids) for part, ids in parts.items()},
     }
     write_json(args.contamination, {"counts": counts} | contamination.to_json(tests))

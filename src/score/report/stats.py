@@ -132,9 +132,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def _resampled_average(benchmarks: Sequence[np.ndarray], resamples: int, seed: int) -> np.ndarray:
     """Macro-averages [R] of R resamples of the questions within each benchmark."""
     drawn = _resamples(tuple(map(len, benchmarks)), resamples, seed)
-    return np.mean(
-        [count_RQ @ scores_Q / len(scores_Q) for count_RQ, scores_Q in zip(drawn, benchmarks, strict=True)], axis=0
-    )
+    pairs = zip(drawn, benchmarks, strict=True)
+    return np.mean([count_RQ @ scores_Q / len(scores_Q) for count_RQ, scores_Q in pairs], axis=0)
 
 
 @functools.lru_cache(maxsize=2)  # 200 MB for all questions of the paper; a table asks for the same ones row by row

@@ -26,7 +26,7 @@ from score.data import benchmarks
 from score.errors import ScoreError
 from score.evaluate.score import Scores, read_scores
 from score.jsonl import write_text
-from score.report import reported, samples, text
+from score.report import contamination, reported, samples, text
 from score.report.cells import Cell, Cells, average, best, difference, pool
 from score.report.stats import Interval, holm
 from score.report.text import Grid, marked
@@ -298,11 +298,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--agents", required=True, type=Path)
     parser.add_argument("--reported", action="store_true", help="set a table by number beside the paper's")
     parser.add_argument("--note", default="", help="what a reader must know of this experiment")
+    parser.add_argument(
+        "--contamination", type=Path, nargs="*", default=[], help="data/contamination.json, to count it"
+    )
     parser.add_argument("--out-csv", type=Path)
     parser.add_argument("--out-md", type=Path)
     parser.add_argument("--out-tex", type=Path, help="LaTeX, for the package booktabs")
     args = parser.parse_args(argv)
     scores = [read_scores(path) for path in args.scores]
+    note = " ".join(filter(None, [args.note, *map(contamination.sentence, args.contamination)]))
     rows, cells = read_rows(args.agents), pool(scores)
     if args.table:
         title = f"Table {args.table}: {TITLES[args.table]}"
@@ -312,16 +316,16 @@ def main(argv: Sequence[str] | None = None) -> None:
         title, scored = args.title or "Headline", {agent for agent, _ in cells}
         made = table([row for row in rows if row.name in scored], cells, tuple(GROUP_LABELS))
     if args.headline:
-        shown, words = headline_grid(made), headline(made, args.note)
+        shown, words = headline_grid(made), headline(made, note)
         print(words)
     else:
-        shown, words = grid(made), markdown(made, title, args.note, scores)
+        shown, words = grid(made), markdown(made, title, note, scores)
     if args.out_md:
         write_text(args.out_md, words)
     if args.out_csv:
         write_text(args.out_csv, tidy_csv(made))
     if args.out_tex:
-        write_text(args.out_tex, latex(shown, made, title, args.note))
+        write_text(args.out_tex, latex(shown, made, title, note))
 
 
 if __name__ == "__main__":

@@ -48,5 +48,6 @@ def latex(grid: Grid, sentences: Sequence[str]) -> str:
     """A `tabular` of the package booktabs, below the sentences as comments."""
     lines = [line for sentence in ("Needs \\usepackage{booktabs}.", *sentences) for line in wrap(sentence, 118)]
     align = ["left"] * grid.words + ["right"] * (len(grid.header) - grid.words)
-    body = tabulate(grid.lines, grid.header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
+    rows = grid.lines or [[""] * len(grid.header)]  # without any, tabulate forgets the columns
+    body = tabulate(rows, grid.header, tablefmt="latex_booktabs", colalign=align, disable_numparse=True)
     return "".join(f"% {line}\n" for line in lines) + body.translate(_LATEX) + "\n"
