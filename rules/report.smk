@@ -179,6 +179,34 @@ if PLAN.ladder:
             f"--out-dir {PLAN.root}/figures > {{log}} 2>&1"
 
 
+if PLAN.ladder and PLAN.counts_teaching:
+
+    localrules:
+        teacher_tokens,
+
+    rule teacher_tokens:
+        input:
+            agents=f"{PLAN.root}/agents.json",
+            scores=PLAN.scores([1, 2]),
+            records=sum(asked.taught(PLAN).values(), []),
+        output:
+            multiext(
+                f"{PLAN.root}/figures/teacher_tokens", ".pdf", ".png", ".csv", ".md"
+            ),
+        log:
+            f"{PLAN.root}/logs/report/teacher_tokens.log",
+        container:
+            "containers/core.sif"
+        params:
+            code=PLAN.code("figures"),
+            taught=asked.taught_options(PLAN),
+            title=PLAN.config.title,
+            image=PLAN.image("core"),
+        shell:
+            "python -m score.report.figures.teacher_tokens {params.taught} --scores {input.scores} --agents {input.agents} "
+            f"--note {{params.title:q}} --out-dir {PLAN.root}/figures > {{log}} 2>&1"
+
+
 if PLAN.ladder and not PLAN.micro:
 
     localrules:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 
 from score.config import Config, lineage
+from score.config.schema import Agent
 from score.workflow import Plan
 
 
@@ -36,6 +37,33 @@ def _trained(plan: Plan, agent: str, seed: str) -> Iterator[str]:
         yield f"{plan.corrections(agent, seed)}/provenance.json"
     if entry.method == "grpo":
         yield f"{plan.root}/train/{lineage.run(agent, seed)}/provenance.json"
+
+
+def taught(plan: Plan) -> dict[str, list[str]]:
+    """Agents -> the provenance of the stages in which a teacher wrote what they, or those they start from, learned.
+
+    Those that the teacher itself is behind are not among them.
+    """
+    found = {}
+    for agent in plan.shown:
+        behind = lineage.ancestors(plan.config, agent.name)
+        if behind[-1].model != plan.config.roles.teacher:
+            paths = [p for one in behind for s in plan.config.seeds for p in _teaching(plan, one, str(s))]
+            found[agent.name] = list(dict.fromkeys(paths))
+    return found
+
+
+def taught_options(plan: Plan) -> str:
+    """The same for the figure's command."""
+    return " ".join(f"--taught {agent} {' '.join(paths)}" for agent, paths in taught(plan).items())
+
+
+def _teaching(plan: Plan, agent: Agent, seed: str) -> list[str]:
+    """The records of the teacher's work that one training run learns from; RL from the question learns from none."""
+    if agent.method == "grpo" and not (agent.short_horizon or agent.key_step_reward):
+        return []
+    own = f"{plan.root}/train/{lineage.run(agent.name, seed)}/provenance.json"
+    return [path for path in _trained(plan, agent.name, seed) if path != own]
 
 
 def _part(plan: Plan, benchmark: str) -> str:

@@ -90,7 +90,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "ledger": ("usage.py", "report/ledger.py"),
     "figures": (
         *(f"report/figures/{name}.py" for name in ("style", "values", "figure3a", "figure3b", "learning_curves")),
-        *("report/figures/horizon.py", "report/figures/gradient_variance.py"),
+        *(f"report/figures/{name}.py" for name in ("horizon", "gradient_variance", "teacher_tokens")),
         *_TABLES,
     ),
     "teacher_quality": (

@@ -13,6 +13,7 @@ NEEDS = {
     **{f"table{n}": f"agents and benchmarks of table {n}" for n in (1, 2, 3)},
     **dict.fromkeys(("figure3a", "figure3b", "learning_curves"), "an agent with `ablation: full`"),
     **dict.fromkeys(("horizon", "gradient_variance", "theory"), "a generated world and an agent with `ablation: full`"),
+    "teacher_tokens": "an agent with `ablation: full` and demonstrations that are not the published ones",
     "teacher_quality": "agents with `data: corrections` whose oracles differ in accuracy",
     "reproduction": "published questions and an agent with `ablation: full`",
     "baselines": "an agent with `baseline: true`",

@@ -165,8 +165,14 @@ class Wanted:
     def figures(self) -> list[str]:
         """The paper's figures and the learning curves, if this experiment has the agents for them."""
         names = ["figure3a", "figure3b", *([] if self.config.from_reported else ["learning_curves"])]
+        names += ["teacher_tokens"] if self.counts_teaching else []
         names = names if self.ladder else []
         return [f"{self.root}/figures/{name}.{suffix}" for name in names for suffix in ("pdf", "png", "csv", "md")]
+
+    @property
+    def counts_teaching(self) -> bool:
+        """Whether it is known what the teacher wrote: not for published demonstrations, nor where nothing is run."""
+        return self.config.data.demonstrations.source != "published" and not self.config.from_reported
 
     def headline(self) -> list[str]:
         """The table of all agents over groups of benchmarks."""

@@ -120,7 +120,7 @@ def test_targets_beyond_the_default_run_too(finished):
     with open(RESULTS / "tables/baselines.csv") as file:
         found = {row["agent"] for row in csv.DictReader(file)}
     assert found == {"teacher", "untrained", "bc_full", "grpo", "dpo", "sft_both"}
-    for name in ("horizon", "gradient_variance", "figure3a", "figure3b", "learning_curves"):
+    for name in ("horizon", "gradient_variance", "figure3a", "figure3b", "learning_curves", "teacher_tokens"):
         assert (RESULTS / f"figures/{name}.png").stat().st_size > 10_000
 
 
