@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 from score.data import benchmarks
 from score.evaluate import metrics
-from score.jsonl import Row
 from score.records import Task, derive_seed
 from score.report.stats import wilson
 
@@ -35,15 +34,12 @@ class Pair:
     right: bool
 
 
-def sample(benchmark: str, tasks: Sequence[Task], predictions: Sequence[Row], *, size: int) -> list[Pair]:
-    """At most `size` distinct pairs, half of them right where there are so many; the same for any order of the rows."""
+def sample(benchmark: str, tasks: Sequence[Task], answers: Sequence[tuple[Task, str]], *, size: int) -> list[Pair]:
+    """At most `size` distinct pairs, half of them right where there are so many; the same for any order of `answers`,
+    which are distinct."""
     metric = benchmarks.get(benchmark).metric
-    by_id = {task.id: task for task in tasks}
-    answered = {(row["task"]["id"], row["answer"]) for row in predictions if row["answer"] is not None}
     right = [
-        Pair(by_id[i], answer, True)
-        for i, answer in answered
-        if metrics.decide(metric, answer, by_id[i].answers) == 1.0
+        Pair(task, answer, True) for task, answer in answers if metrics.decide(metric, answer, task.answers) == 1.0
     ]
     dealt = _shuffled(tasks, benchmark)
     wrong = [

@@ -1,5 +1,6 @@
 """Benchmarks: the registry, and published files into complete task files."""
 
+import dataclasses
 import importlib
 import json
 import pkgutil
@@ -15,7 +16,7 @@ from score.jsonl import read_rows
 from score.records import Task
 
 REAL = [name for name in benchmarks.NAMES if benchmarks.get(name).world == "published"]
-TINY = Benchmark("tiny", "Tiny", "deep", 3, "exact", files=("a/t-1.jsonl", "a/t-2.jsonl"), levels=(1, 2))
+TINY = Benchmark("tiny", "Tiny", "facts", 3, "f1", files=("a/t-1.jsonl", "a/t-2.jsonl"), levels=(1, 2))
 
 
 def test_the_registry():
@@ -88,6 +89,12 @@ def test_defects_are_errors_with_a_place(files, line, message):
         file.write(line + "\n")
     with pytest.raises(ScoreError, match=message):
         read_benchmark(TINY, files)
+
+
+def test_a_list_of_answers_where_there_is_one_is_named(files):
+    judged = dataclasses.replace(TINY, metric="judge")
+    with pytest.raises(ScoreError, match=r't-2\.jsonl:1: "true_answer" is a list; questions of tiny have one answer'):
+        read_benchmark(judged, files)
 
 
 def test_the_files_must_be_the_benchmarks_own(files):

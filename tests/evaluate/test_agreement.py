@@ -7,11 +7,11 @@ from score.judge.verdicts import Ruling
 from score.records import Task
 
 TASKS = [Task(f"gaia-{i}", f"Question {i}?", (f"answer {i}", f"alias {i}"), "gaia") for i in range(30)]
-ROWS = [{"task": {"id": t.id}, "answer": a} for t in TASKS for a in (t.answers[1].upper(), "undecided", None, " ")]
+ANSWERS = [(task, answer) for task in TASKS for answer in (task.answers[1].upper(), "undecided", " ")]
 
 
 def test_half_of_the_sample_is_right_and_half_is_made_wrong():
-    pairs = agreement.sample("gaia", TASKS, ROWS * 2, size=20)
+    pairs = agreement.sample("gaia", TASKS, ANSWERS, size=20)
     assert [sum(p.right is side for p in pairs) for side in (True, False)] == [10, 10]
     assert len({(p.task.id, p.candidate) for p in pairs}) == 20
     for pair in pairs:
@@ -20,14 +20,14 @@ def test_half_of_the_sample_is_right_and_half_is_made_wrong():
 
 
 def test_the_sample_is_seeded_and_independent_of_order():
-    pairs = agreement.sample("gaia", TASKS, ROWS, size=20)
-    assert agreement.sample("gaia", TASKS[::-1], ROWS[::-1], size=20) == pairs
+    pairs = agreement.sample("gaia", TASKS, ANSWERS, size=20)
+    assert agreement.sample("gaia", TASKS[::-1], ANSWERS[::-1], size=20) == pairs
 
 
 def test_a_small_benchmark_gives_what_it_has():
     assert agreement.sample("gaia", TASKS[:1], [], size=100) == [], "a question is no wrong pair with itself"
     assert len(agreement.sample("gaia", TASKS[:3], [], size=100)) == 3
-    assert agreement.sample("gaia", TASKS, ROWS, size=0) == []
+    assert agreement.sample("gaia", TASKS, ANSWERS, size=0) == []
 
 
 def rule(*verdicts):

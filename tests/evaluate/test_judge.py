@@ -14,7 +14,7 @@ from score.errors import InfrastructureError, ScoreError
 from score.evaluate.score import read_verdicts, verdict_key
 from score.jsonl import ResumableRows, read_rows, write_rows
 from score.judge import __main__ as stage
-from score.judge.__main__ import open_cases
+from score.judge.__main__ import answered, open_cases
 from score.judge.verdicts import LONGEST, Case, Judge, Ruling
 from score.records import Task
 
@@ -114,12 +114,26 @@ def test_what_is_done_when_the_judge_dies_is_kept(tmp_path):
         assert list(judge.missing(CASES).values()) == CASES[1:]
 
 
-def test_only_what_rules_leave_open_is_asked_and_each_answer_once():
-    task = Task("gaia-1", "Where?", ("Paris",), "gaia")
+def test_only_what_rules_leave_open_is_asked_and_each_answer_once(tmp_path):
+    task, path = Task("gaia-1", "Where?", ("Paris",), "gaia"), tmp_path / "p.jsonl"
     answers = ["Paris", "the city of Paris", "the city of Paris", None]
-    rows = [{"task": {"id": "gaia-1"}, "answer": answer} for answer in answers]
-    cases = open_cases("gaia", [task], rows)
+    write_rows(path, [{"task": {"id": "gaia-1"}, "answer": answer} for answer in answers])
+    cases = open_cases("gaia", answered([path, path], [task]))
     assert list(cases) == [verdict_key("gaia", "Where?", "the city of Paris")]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"task": {"id": "gaia-2"}, "answer": "x"}, r"p\.jsonl:2: question 'gaia-2' is not in the task file"),
+        ({"task": "gaia-1", "answer": "x"}, r"p\.jsonl:2: not a trajectory"),
+        ({"task": {"id": "gaia-1"}}, r"p\.jsonl:2: not a trajectory"),
+    ],
+)
+def test_a_prediction_for_no_question_is_named(tmp_path, row, message):
+    write_rows(tmp_path / "p.jsonl", [{"task": {"id": "gaia-1"}, "answer": None}, row])
+    with pytest.raises(ScoreError, match=message):
+        answered([tmp_path / "p.jsonl"], [Task("gaia-1", "Where?", ("Paris",), "gaia")])
 
 
 # The stage, against a judge behind real HTTP

@@ -42,7 +42,8 @@ def read_benchmark(benchmark: Benchmark, files: Sequence[Path]) -> list[Task]:
         given = ", ".join(map(str, files))
         raise ScoreError(f"benchmark {benchmark.name!r} is made of {', '.join(names)}; given: {given}")
     levels = dict(zip(names, benchmark.levels, strict=False))  # no levels for most benchmarks
-    tasks = [_named(task, levels.get(file.name)) for file, task in questions_by_file(files, benchmark.name)]
+    found = questions_by_file(files, benchmark.name, aliases=benchmark.metric == "f1")
+    tasks = [_named(task, levels.get(file.name)) for file, task in found]
     if len(tasks) != benchmark.n:
         raise ScoreError(f"{', '.join(map(str, files))}: {len(tasks)} questions, {benchmark.label} has {benchmark.n}")
     return tasks

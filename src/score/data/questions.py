@@ -34,12 +34,16 @@ def read_questions(paths: Iterable[Path | str], dataset: str) -> list[Task]:
     return [task for _, task in questions_by_file(paths, dataset)]
 
 
-def questions_by_file(paths: Iterable[Path | str], dataset: str) -> Iterator[tuple[Path, Task]]:
-    """Yields (the file it stands in, task); errors as in `read_questions`."""
+def questions_by_file(
+    paths: Iterable[Path | str], dataset: str, *, aliases: bool = True
+) -> Iterator[tuple[Path, Task]]:
+    """Yields (the file it stands in, task); errors as in `read_questions`, and on a list where there are no aliases."""
     seen: dict[str, str] = {}
     for path in map(Path, paths):
         for number, row in numbered_rows(path):
             place = f"{path}:{number}"
+            if not aliases and isinstance(row.get("true_answer"), list):
+                raise ScoreError(f'{place}: "true_answer" is a list; questions of {dataset} have one answer, a string')
             task = _task(row, dataset, place)
             if task.id in seen:
                 raise ScoreError(f"{place}: id {task.id!r} was already used in {seen[task.id]}")

@@ -24,7 +24,7 @@ from score.engine import digest_of, open_engine
 from score.errors import ScoreError
 from score.evaluate import metrics
 from score.evaluate.score import verdict_key
-from score.jsonl import ResumableRows, Row, read_rows, write_json, write_rows
+from score.jsonl import ResumableRows, Row, numbered_rows, read_rows, write_json, write_rows
 from score.judge.verdicts import Case, Judge, Ruling, identity, tally
 from score.progress import Progress
 from score.provenance import provenance, write
@@ -34,16 +34,33 @@ from score.usage import Usage
 log = logging.getLogger("judge")
 
 
-def open_cases(benchmark: str, tasks: Sequence[Task], predictions: Sequence[Row]) -> dict[str, Case]:
-    """The distinct answers that rules leave undecided, by the key under which `score.evaluate.score` looks them up."""
-    by_id = {task.id: task for task in tasks}
+def answered(paths: Sequence[Path], tasks: Sequence[Task]) -> list[tuple[Task, str]]:
+    """The distinct answers in prediction files, with their questions, in the order in which they first occur.
+
+    Raises `ScoreError` with file and line on a prediction for a question that is not in the task file.
+    """
+    by_id, found = {task.id: task for task in tasks}, {}
+    for path in paths:
+        for number, prediction in numbered_rows(path):  # a million of them would not fit into memory
+            try:
+                asked, answer = prediction["task"]["id"], prediction["answer"]
+            except (KeyError, TypeError):
+                raise ScoreError(f"{path}:{number}: not a trajectory") from None
+            if asked not in by_id:
+                raise ScoreError(f"{path}:{number}: question {asked!r} is not in the task file; evaluate again")
+            if answer is not None:
+                found[asked, answer] = (by_id[asked], answer)
+    return list(found.values())
+
+
+def open_cases(benchmark: str, answers: Sequence[tuple[Task, str]]) -> dict[str, Case]:
+    """The answers that rules leave undecided, by the key under which `score.evaluate.score` looks them up."""
     metric = benchmarks.get(benchmark).metric
-    cases = {}
-    for row in predictions:
-        task, answer = by_id[row["task"]["id"]], row["answer"]
-        if answer is not None and metrics.decide(metric, answer, task.answers) is None:
-            cases[verdict_key(benchmark, task.question, answer)] = Case.of(task, answer)
-    return cases
+    return {
+        verdict_key(benchmark, task.question, answer): Case.of(task, answer)
+        for task, answer in answers
+        if metrics.decide(metric, answer, task.answers) is None
+    }
 
 
 def row(ruling: Ruling) -> Row:
@@ -65,12 +82,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     config = read(args.config)
     tasks = [Task.from_json(row) for row in read_rows(args.tasks)]
-    predictions = [row for path in args.predictions for row in read_rows(path)]
-    cases = open_cases(args.benchmark, tasks, predictions)
+    answers = answered(args.predictions, tasks)
+    cases = open_cases(args.benchmark, answers)
     name = config.roles.evaluation_judge
     if cases and name is None:
         raise ScoreError(f"{args.benchmark}: {len(cases)} answers need a judge; name one in roles.evaluation_judge")
-    sample = agreement.sample(args.benchmark, tasks, predictions, size=args.sample) if name else []
+    sample = agreement.sample(args.benchmark, tasks, answers, size=args.sample) if name else []
     asked = [*cases.values(), *(Case.of(pair.task, pair.candidate) for pair in sample)]
     with Usage(args.work, args.benchmark) as usage:
         rulings = _decide(config, asked, args, usage) if asked else []
