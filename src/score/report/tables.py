@@ -41,7 +41,7 @@ COLUMNS = (
 )
 
 METHODS = (
-    "Means in %. Average: mean of the columns, with a 95 % interval from a percentile bootstrap over questions within "
+    "Means in %. Averages: means of the columns, with a 95 % interval from a percentile bootstrap over questions within "
     "each column (10,000 resamples; the seeds of a question stay together), or Wilson's where nothing varies or there "
     "is one column. It covers questions only, not the variance between training runs: few seeds are few, whatever the "
     "interval. Bold: better than every other row of the same student that was run, each paired difference significant "
@@ -212,7 +212,7 @@ def markdown(table: Table, title: str, note: str, scores: Sequence[Scores] = ())
 
 def headline(table: Table, note: str) -> str:
     """Agents x groups, for a terminal: averages in %, the overall one with its interval and number of questions."""
-    parts = [note, text.markdown(headline_grid(table)), _sample(table), *_differences(table)]
+    parts = [note, text.markdown(headline_grid(table)), *_legend(table), *_differences(table)]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
