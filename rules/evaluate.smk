@@ -167,7 +167,8 @@ rule judge:
         "2>&1 | tee {log} >&2"
 
 
-# Scores of all benchmarks of a part come from one process: a start for each would cost more than the scoring.
+# One process scores all benchmarks of a part (score and score_deep are this rule for theirs): a start for each would cost
+# more than the scoring.
 rule score_hard:
     input:
         tasks=lambda wildcards: PLAN.part_tasks("hard", wildcards.agent, wildcards.seed),

@@ -188,7 +188,7 @@ if PLAN.ladder and PLAN.counts_teaching:
         input:
             agents=f"{PLAN.root}/agents.json",
             scores=PLAN.scores([1, 2]),
-            records=sum(asked.taught(PLAN).values(), []),
+            records=sum(asked.teaching(PLAN).values(), []),
         output:
             multiext(
                 f"{PLAN.root}/figures/teacher_tokens", ".pdf", ".png", ".csv", ".md"
@@ -199,7 +199,7 @@ if PLAN.ladder and PLAN.counts_teaching:
             "containers/core.sif"
         params:
             code=PLAN.code("figures"),
-            taught=asked.taught_options(PLAN),
+            taught=asked.teaching_options(PLAN),
             title=PLAN.config.title,
             image=PLAN.image("core"),
         shell:

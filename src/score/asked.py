@@ -1,4 +1,7 @@
-"""Which stages behind an experiment's tables and figures ask models something: the files that the ledger is made of."""
+"""Which stages behind an experiment's tables and figures ask models something, and which of them taught an agent.
+
+Their provenance is what the ledger and the figure `teacher_tokens` are made of.
+"""
 
 from __future__ import annotations
 
@@ -39,7 +42,7 @@ def _trained(plan: Plan, agent: str, seed: str) -> Iterator[str]:
         yield f"{plan.root}/train/{lineage.run(agent, seed)}/provenance.json"
 
 
-def taught(plan: Plan) -> dict[str, list[str]]:
+def teaching(plan: Plan) -> dict[str, list[str]]:
     """Agents -> the provenance of the stages in which a teacher wrote what they, or those they start from, learned.
 
     Those that the teacher itself is behind are not among them.
@@ -53,9 +56,9 @@ def taught(plan: Plan) -> dict[str, list[str]]:
     return found
 
 
-def taught_options(plan: Plan) -> str:
+def teaching_options(plan: Plan) -> str:
     """The same for the figure's command."""
-    return " ".join(f"--taught {agent} {' '.join(paths)}" for agent, paths in taught(plan).items())
+    return " ".join(f"--taught {agent} {' '.join(paths)}" for agent, paths in teaching(plan).items())
 
 
 def _teaching(plan: Plan, agent: Agent, seed: str) -> list[str]:

@@ -42,7 +42,12 @@ class Task:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Task:
-        return cls(**(row | {"answers": tuple(row["answers"])}))
+        """Raises `TypeError`, `KeyError` or `ValueError` on what is no task."""
+        answers = row["answers"]
+        texts = [row["id"], row["question"], *answers] if isinstance(answers, list | tuple) else [None]
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("a task has an id, a question and a list of answers, all of them text")
+        return cls(**(row | {"answers": tuple(answers)}))
 
 
 @dataclass(frozen=True)
@@ -116,8 +121,14 @@ class Trajectory:
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Trajectory:
+        """Raises `TypeError`, `KeyError` or `ValueError` on what is no trajectory."""
         if row.get("version") != TRAJECTORY_VERSION:
             raise ValueError(f"trajectory version {row.get('version')!r}, this code reads {TRAJECTORY_VERSION}")
+        answer, meta = row["answer"], row["meta"]
+        if not (answer is None or isinstance(answer, str)):
+            raise ValueError(f"the answer is {type(answer).__name__}, not text")
+        if not (isinstance(meta, dict) and isinstance(meta.get("sample", 0), int)):
+            raise ValueError("meta is an object, and meta.sample a number")
         ids, logprobs = row.get("plan_token_ids"), row.get("plan_logprobs")
         return cls(
             task=Task.from_json(row["task"]),
@@ -127,9 +138,9 @@ class Trajectory:
             plan_logprobs=None if logprobs is None else tuple(logprobs),
             steps=tuple(Step.from_json(step) for step in row["steps"]),
             stop=StopReason(row["stop"]),
-            answer=row["answer"],
+            answer=answer,
             tokens=row["tokens"],
-            meta=row["meta"],
+            meta=meta,
             version=row["version"],
         )
 

@@ -25,9 +25,10 @@ from score.correct.teacher import Failure, Teacher, unanswered
 from score.data.metric import by_rules
 from score.data.splits import part_of
 from score.errors import InfrastructureError, ScoreError
-from score.jsonl import ResumableRows, read_rows, write_rows
+from score.jsonl import ResumableRows, write_rows
 from score.provenance import provenance, write
-from score.records import StopReason, Task, Trajectory
+from score.records import StopReason, Trajectory
+from score.tasks import read_tasks
 from score.usage import Usage
 
 log = logging.getLogger("rollout")
@@ -103,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--provenance", type=Path, required=True)
     args = parser.parse_args(argv)
     config: Config = read(args.config)
-    tasks = part_of([Task.from_json(row) for path in args.tasks for row in read_rows(path)], args.splits, args.part)
+    tasks = part_of(read_tasks(*args.tasks, repeated=True), args.splits, args.part)
     if not tasks:
         raise ScoreError(
             f"{args.splits}: part {args.part!r} is empty; lower data.cold_start_share or give more questions"

@@ -183,8 +183,9 @@ class Wanted:
         return [] if self.config.from_reported else [f"{self.root}/ledger.csv"]
 
     def contamination(self) -> list[str]:
-        """The count of test questions among the training questions; none where only reported numbers are drawn."""
-        return [] if self.config.from_reported else [f"{self.root}/data/contamination.json"]
+        """The count of test questions among the training questions; none where nobody that is shown was trained."""
+        trained = any(agent.method for agent in self.shown) and not self.config.from_reported
+        return [f"{self.root}/data/contamination.json"] if trained else []
 
     def beside_paper(self) -> str:
         """Whether tables and figures are set beside the paper's, as an option: nowhere but on its own questions."""

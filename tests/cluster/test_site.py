@@ -168,6 +168,10 @@ def test_a_job_sees_the_image_that_it_runs_in_also_behind_a_link(tmp_path):
         (lab / f"{name}.sif").touch()
         (clone / f"containers/{name}.sif").symlink_to(lab / f"{name}.sif")
     assert binds(environment(source=clone / "src")).count(str(lab)) == 1
+    other = tmp_path / "other"
+    (other / "src").mkdir(parents=True)
+    (other / "containers").symlink_to(lab)
+    assert str(lab) in binds(environment(source=other / "src")), "also where the folder is the link"
 
 
 def test_keys_of_endpoints_and_of_the_search_backend_reach_jobs(monkeypatch):

@@ -146,8 +146,8 @@ def test_the_command(tmp_path):
     assert "1 of 2 test questions stand in the 20 distinct training questions" in report
     assert "not looked for" in report
     assert sentence(tmp_path / "c.json") == (
-        "1 of the 2 test questions stood in the 20 training questions (nearly equal ones not looked for); "
-        "the 1 training questions that held them were dropped."
+        "1 of the 2 test questions of all benchmarks stood in the 20 training questions "
+        "(nearly equal ones not looked for); what held them was dropped (1)."
     )
     main([*inputs, *outputs, "--share", "0.2", "--near", "0.8"])
     assert json.loads((tmp_path / "c.json").read_text())["benchmarks"]["hle"]["too_short"] == 2

@@ -11,15 +11,20 @@ from fakes import ScriptedAsyncEngine
 from score.config.schema import Sampling
 from score.engine.base import Completion
 from score.errors import InfrastructureError, ScoreError
-from score.evaluate.score import read_verdicts, verdict_key
+from score.evaluate.score import read_predictions, read_verdicts, verdict_key
 from score.jsonl import ResumableRows, read_rows, write_rows
 from score.judge import __main__ as stage
 from score.judge.__main__ import answered, open_cases
 from score.judge.verdicts import LONGEST, Case, Judge, Ruling
-from score.records import Task
+from score.records import StopReason, Task, Trajectory
 
 CASES = [Case("q", "Paris", "the city of Paris"), Case("q", "Paris", "London")]
 YES, NO = '{"equivalent": true}', '{"equivalent": false}'
+
+
+def prediction(task, answer):
+    stop = StopReason.MAX_STEPS if answer is None else StopReason.ANSWERED
+    return Trajectory(task, "plan", (), stop, answer).to_json()
 
 
 def ruled(*replies, case=CASES[0]):
@@ -117,23 +122,33 @@ def test_what_is_done_when_the_judge_dies_is_kept(tmp_path):
 def test_only_what_rules_leave_open_is_asked_and_each_answer_once(tmp_path):
     task, path = Task("gaia-1", "Where?", ("Paris",), "gaia"), tmp_path / "p.jsonl"
     answers = ["Paris", "the city of Paris", "the city of Paris", None]
-    write_rows(path, [{"task": {"id": "gaia-1"}, "answer": answer} for answer in answers])
+    write_rows(path, [prediction(task, answer) for answer in answers])
     cases = open_cases("gaia", answered([path, path], [task]))
     assert list(cases) == [verdict_key("gaia", "Where?", "the city of Paris")]
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("change", "message"),
     [
-        ({"task": {"id": "gaia-2"}, "answer": "x"}, r"p\.jsonl:2: question 'gaia-2' is not in the task file"),
-        ({"task": "gaia-1", "answer": "x"}, r"p\.jsonl:2: not a trajectory"),
-        ({"task": {"id": "gaia-1"}}, r"p\.jsonl:2: not a trajectory"),
+        ({"task": {"id": "gaia-2"}}, r"p\.jsonl:2: question 'gaia-2' is not in the task file"),
+        ({"task": {"question": "Where else?"}}, r"p\.jsonl:2: question 'gaia-1' is not in the task file"),
+        ({"task": {"id": ["gaia-1"]}}, r"p\.jsonl:2: not a trajectory \(ValueError: a task has an id"),
+        ({"answer": ["Paris", "x"]}, r"p\.jsonl:2: not a trajectory \(ValueError: the answer is list, not text"),
+        ({"answer": 3}, r"p\.jsonl:2: not a trajectory \(ValueError: the answer is int, not text"),
+        ({"meta": None}, r"p\.jsonl:2: not a trajectory \(ValueError: meta is an object"),
+        ({"meta": {"sample": "1"}}, r"p\.jsonl:2: not a trajectory \(ValueError: meta is an object, and meta.sample"),
+        ({"steps": 7}, r"p\.jsonl:2: not a trajectory \(TypeError"),
     ],
 )
-def test_a_prediction_for_no_question_is_named(tmp_path, row, message):
-    write_rows(tmp_path / "p.jsonl", [{"task": {"id": "gaia-1"}, "answer": None}, row])
+def test_what_is_no_prediction_for_these_questions_is_named(tmp_path, change, message):
+    task = Task("gaia-1", "Where?", ("Paris",), "gaia")
+    good = prediction(task, "x")
+    bad = good | {name: good[name] | value if name == "task" else value for name, value in change.items()}
+    write_rows(tmp_path / "p.jsonl", [good, bad])
     with pytest.raises(ScoreError, match=message):
-        answered([tmp_path / "p.jsonl"], [Task("gaia-1", "Where?", ("Paris",), "gaia")])
+        answered([tmp_path / "p.jsonl"], [task])
+    with pytest.raises(ScoreError, match=message):
+        read_predictions(tmp_path / "p.jsonl", [task], "a", 0)
 
 
 # The stage, against a judge behind real HTTP
@@ -177,7 +192,7 @@ def run(server, tmp_path, monkeypatch):
     """Runs the stage on answers that rules accept (6), leave open (5) and an agent that gave none (1)."""
     monkeypatch.setenv("OPENAI_API_KEY", "none")
     answers = [*(f"Answer {i}." for i in range(6)), *(f"open {i}" for i in range(6, 11)), None]
-    rows = [{"task": {"id": t.id}, "answer": a} for t, a in zip(TASKS, answers, strict=True)]
+    rows = [prediction(task, answer) for task, answer in zip(TASKS, answers, strict=True)]
     write_rows(tmp_path / "gaia.jsonl", [task.to_json() for task in TASKS])
     write_rows(tmp_path / "predictions.jsonl", rows)
     model = {"engine": "endpoint", "url": f"http://127.0.0.1:{server.server_port}/v1", "retries": 0, "timeout_s": 5}

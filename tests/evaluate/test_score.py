@@ -104,7 +104,7 @@ def test_predictions_that_do_not_belong_are_refused(tmp_path):
         with pytest.raises(ScoreError, match=message):
             read_predictions(path, TASKS, "a", 0)
     write_rows(path, [{"version": 1}])
-    with pytest.raises(ScoreError, match=r"p\.jsonl:1: not a trajectory \(KeyError: 'task'\)"):
+    with pytest.raises(ScoreError, match=r"p\.jsonl:1: not a trajectory \(KeyError: 'answer'\)"):
         read_predictions(path, TASKS, "a", 0)
     write(path, good, episode(TASKS[1], "1"))
     assert len(read_predictions(path, TASKS, "a", 0)) == 2
@@ -141,11 +141,16 @@ def test_the_command_takes_no_verdict_that_is_none(tmp_path):
 def test_the_command_names_what_does_not_fit_together(tmp_path, capsys):
     write(tmp_path / "gala.jsonl", episode(TASKS[0], "0"))
     write_rows(tmp_path / "tasks.jsonl", [task.to_json() for task in TASKS])
-    with pytest.raises(ScoreError, match=r"gala.*gaia"):
+    with pytest.raises(
+        ScoreError, match=r"gala\.jsonl: it is named for its benchmark; unknown benchmark 'gala'; did you mean 'gaia'"
+    ):
         main(command(tmp_path, "gala"))
     with pytest.raises(SystemExit):
         main([*command(tmp_path, "gala"), "--tasks", "a.jsonl", "b.jsonl"])
     assert "1 prediction files need as many task files, not 2" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([*command(tmp_path, "gala"), "--verdicts", "gaia.jsonl"])
+    assert "--verdicts takes one file for a benchmark that there are predictions of" in capsys.readouterr().err
 
 
 def write_verdicts(folder, name, verdicts):

@@ -259,7 +259,10 @@ def test_tables_say_how_many_test_questions_stood_in_training(tmp_path, files):
     counts = {"test_questions_found": 3, "distinct": 90, "nearly_found": 1, "dropped": 5}
     write_json(tmp_path / "c.json", {"counts": counts, "benchmarks": {"math2": {"questions": 40}}})
     main(["--table", "1", *files, "--contamination", str(tmp_path / "c.json"), "--out-md", str(tmp_path / "t.md")])
-    assert "3 of the 40 test questions stood in the 90 training questions" in (tmp_path / "t.md").read_text()
+    assert (
+        "3 of the 40 test questions of all benchmarks stood in the 90 training questions"
+        in (tmp_path / "t.md").read_text()
+    )
     with pytest.raises(ScoreError, match=r"agents\.json: not a list of contamination"):
         main(["--table", "1", *files, "--contamination", str(tmp_path / "agents.json")])
 

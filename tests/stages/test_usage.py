@@ -20,7 +20,7 @@ from score.engine.base import Completion, Request
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import write_json, write_rows
 from score.judge import __main__ as judge
-from score.records import Task
+from score.records import StopReason, Task, Trajectory
 from score.report import ledger
 from score.shards import WHOLE, Shard
 from score.usage import COUNTS, Usage, gathered
@@ -159,7 +159,7 @@ def test_a_job_that_finds_all_done_still_says_who_answered(tmp_path):
 
 def test_the_judge_says_who_judged_and_what_it_took(tmp_path, monkeypatch):
     task = Task("q", "Who?", ("Ada Lovelace",), "hle")
-    row = {"task": {"id": "q"}, "answer": "the first programmer"}
+    row = Trajectory(task, "plan", (), StopReason.ANSWERED, "the first programmer").to_json()
     write_rows(tmp_path / "tasks.jsonl", [task.to_json()])
     write_rows(tmp_path / "predictions.jsonl", [row, row])
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(mapping()))
@@ -257,6 +257,48 @@ def test_every_stage_that_asks_models_is_in_the_ledger():
         assert f"{folder}/{path}" in found
     assert "results/micro/train/bc20-s0/provenance.json" not in found, "fine-tuning asks nobody"
     assert f"{folder}/eval/ablation_neither/0/provenance.deep.json" not in found, "the ablations have no deep search"
+
+
+def test_what_the_teacher_wrote_for_whom():
+    found = asked.teaching(Plan(mapping("micro.yaml", seeds=[0, 1])))
+    cold, mentored = (f"results/micro/rollout/teacher/{part}.provenance.json" for part in ("cold_start", "mentored"))
+    corrections = [f"results/micro/correct/bc20-s{seed}/provenance.json" for seed in (0, 1)]
+    assert found["untrained"] == []
+    assert found["bc20"] == [cold]
+    assert found["bc_full"] == [cold, mentored]
+    assert found["grpo"] == [cold], "from the question, with a reward for the answer alone, nobody teaches"
+    for agent in ("score_sft", "sft_both", "dpo", "score_rl", "ablation_neither"):
+        assert sorted(found[agent]) == sorted([cold, *corrections]), agent
+    assert "teacher" not in found
+    assert " ".join(["--taught bc20", cold]) in asked.teaching_options(Plan(mapping("micro.yaml")))
+
+
+def test_an_agent_with_a_teacher_of_its_own_is_charged_for_that_one():
+    found = asked.teaching(Plan(mapping("micro.yaml", "micro_teachers.yaml")))
+    own = {agent: paths for agent, paths in found.items() if any("/correct/" in path for path in paths)}
+    folders = [path.split("/")[3] for paths in own.values() for path in paths if "/correct/" in path]
+    assert len(folders) == len(set(folders)) == len(own) > 1
+
+
+@pytest.mark.parametrize(
+    ("overlays", "more", "known"),
+    [
+        (["micro.yaml"], {}, True),
+        ([], {"from_reported": True}, False),
+        (["smollm2.yaml"], {}, False),  # published demonstrations
+        ([], {}, True),
+    ],
+)
+def test_where_it_is_known_what_the_teacher_wrote(overlays, more, known):
+    plan = Plan(mapping(*overlays, **more))
+    assert plan.counts_teaching is known
+    assert any("teacher_tokens" in path for path in plan.figures()) is (known and bool(plan.ladder))
+
+
+def test_the_papers_agents_are_taught_and_stand_in_tables():
+    plan = Plan(mapping())
+    drawn = {n: [name for name in plan.of(n) if name in asked.teaching(plan)] for n in (1, 2)}
+    assert all(len(names) > 2 for names in drawn.values())
 
 
 def test_judges_are_in_the_ledger_and_published_demonstrations_are_not():

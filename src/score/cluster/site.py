@@ -134,8 +134,8 @@ def environment(
 
 def _behind_links(source: Path) -> list[Path]:
     """Where images really lie that `containers/` only links to: a job reads its own one to record its sha256."""
-    links = [path for path in (source.parent / "containers").glob("*.sif") if path.is_symlink()]
-    return sorted({path.resolve().parent for path in links})
+    folder = source.parent / "containers"
+    return sorted({path.resolve().parent for path in folder.glob("*.sif")} - {folder})
 
 
 def hub(site: Site | None, environ: Mapping[str, str]) -> Path:

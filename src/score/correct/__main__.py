@@ -24,9 +24,10 @@ from score.correct.teacher import INFRASTRUCTURE, Teacher
 from score.data.splits import part_of
 from score.engine import check_gpus, digest_of, open_engine
 from score.errors import InfrastructureError, ScoreError
-from score.jsonl import ResumableRows, read_rows, write_rows
+from score.jsonl import ResumableRows, write_rows
 from score.provenance import provenance, write
 from score.records import StopReason, Task, Trajectory
+from score.tasks import read_tasks
 from score.usage import Usage
 
 log = logging.getLogger("correct")
@@ -75,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--provenance", type=Path, required=True)
     args = parser.parse_args(argv)
     config: Config = read(args.config)
-    tasks = part_of([Task.from_json(row) for path in args.tasks for row in read_rows(path)], args.splits, "mentored")
+    tasks = part_of(read_tasks(*args.tasks, repeated=True), args.splits, "mentored")
     if not tasks:
         raise ScoreError(f"{args.splits}: part 'mentored' is empty; lower data.cold_start_share or give more questions")
     student, teacher_name = lineage.cold_start(config, args.agent), lineage.teacher(config, args.agent)

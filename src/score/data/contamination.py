@@ -136,7 +136,7 @@ def report(contamination: Contamination, tests: Mapping[str, Sequence[Task]], n_
     """The contamination of a training set in Markdown."""
     looked, total = contamination.near is not None, sum(map(len, tests.values()))
     same, near = (len(contamination.found(same=same)) for same in (True, False))
-    short = sum(too_short(task) for tasks in tests.values() for task in tasks)
+    short = sum(too_short(task) for tasks in tests.values() for task in tasks) if looked else 0
     nearly = (
         f"Of {near} more they hold at least {contamination.near:.0%} of the n-grams of {N} characters; {short} have "
         f"fewer than {SHORTEST} and were compared as a whole only."

@@ -21,8 +21,9 @@ from score.agent.protocol import trajectory_messages
 from score.data.contamination import find_contamination
 from score.data.published import from_conversation
 from score.errors import ScoreError
-from score.jsonl import read_rows, write_rows
-from score.records import Task, Trajectory, content_key
+from score.jsonl import write_rows
+from score.records import Trajectory, content_key
+from score.tasks import read_tasks
 
 log = logging.getLogger("demonstrations")
 
@@ -81,7 +82,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args(argv)
     trajectories = read_demonstrations(args.raw)
-    tests = {path.stem: [Task.from_json(row) for row in read_rows(path)] for path in args.exclude}
+    tests = {path.stem: read_tasks(path) for path in args.exclude}
     dropped = find_contamination([trajectory.task for trajectory in trajectories], tests, args.near).dropped
     clean = [trajectory for trajectory in trajectories if trajectory.task.id not in dropped]
     chosen, n_tokens = within_budget(clean, token_counter(args.tokenizer), args.max_tokens, args.seed)

@@ -21,8 +21,9 @@ from score.data.contamination import find_contamination, report
 from score.data.questions import normalise
 from score.data.seeds import distinct
 from score.errors import ScoreError
-from score.jsonl import read_rows, write_json, write_text
+from score.jsonl import write_json, write_text
 from score.records import Task, content_key
+from score.tasks import read_tasks
 
 log = logging.getLogger("splits")
 
@@ -63,9 +64,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--contamination", required=True, type=Path, help="JSON")
     parser.add_argument("--report", required=True, type=Path, help="the same in Markdown")
     args = parser.parse_args(argv)
-    given = [Task.from_json(row) for path in args.seeds for row in read_rows(path)]
+    given = read_tasks(*args.seeds, repeated=True)
     train = distinct(given)
-    tests = {path.stem: [Task.from_json(row) for row in read_rows(path)] for path in args.benchmarks}
+    tests = {path.stem: read_tasks(path) for path in args.benchmarks}
     contamination = find_contamination(train, tests, args.near)
     dropped = contamination.dropped
     parts = split([task for task in train if task.id not in dropped], args.share, args.seed, args.held_out)

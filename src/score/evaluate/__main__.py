@@ -23,9 +23,10 @@ from score import cli, fingerprint, shards
 from score.attempts import Acting, Attempt, acting, open_tools, work_rows
 from score.config import Config, read
 from score.data.metric import metric_of
-from score.jsonl import ResumableRows, read_rows, write_rows
+from score.jsonl import ResumableRows, write_rows
 from score.provenance import provenance, write
 from score.records import StopReason, Task, Trajectory
+from score.tasks import read_tasks
 from score.usage import Usage
 
 log = logging.getLogger("evaluate")
@@ -39,7 +40,7 @@ APART = 1000
 
 def questions(path: Path, *, ruled_only: bool = False) -> list[Task]:
     """The questions of one benchmark that are attempted."""
-    tasks = [Task.from_json(row) for row in read_rows(path)]
+    tasks = read_tasks(path)
     return [task for task in tasks if not ruled_only or metric_of(task) != "judge"]
 
 

@@ -8,7 +8,6 @@ missing, damaged or cannot be locked, that costs time and no verdict.
 from __future__ import annotations
 
 import functools
-import hashlib
 import logging
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -16,8 +15,8 @@ from contextlib import closing, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 
-from score.evaluate import mathverify
 from score.evaluate.mathverify import Verifier
+from score.fingerprint import code
 from score.records import content_key
 
 log = logging.getLogger(__name__)
@@ -39,9 +38,9 @@ class Remembered:
         key = content_key(_deciders(), prediction, list(golds))
         if key not in self._known:
             verdict = self._verifier.compare(prediction, golds)
-            if verdict is None:
-                return False
-            self._known[key] = self.found[key] = verdict
+            self._known[key] = bool(verdict)  # a timeout, too: the next sample's would take as long
+            if verdict is not None:
+                self.found[key] = verdict
         return self._known[key]
 
 
@@ -60,17 +59,17 @@ def remembered(path: Path) -> Iterator[Remembered]:
 @functools.cache
 def _deciders() -> str:
     """The versions of all that decides a verdict."""
-    source = hashlib.sha256(Path(mathverify.__file__).read_bytes()).hexdigest()
-    return content_key(source, *(version(name) for name in ("math-verify", "latex2sympy2_extended", "sympy")))
+    packages = ("math-verify", "latex2sympy2_extended", "sympy", "antlr4-python3-runtime")
+    return content_key(code(("evaluate/mathverify.py",)), *map(version, packages))
 
 
 def _read(path: Path) -> dict[str, bool]:
-    if not path.exists():
-        return {}
     try:
+        if not path.exists():
+            return {}
         with closing(sqlite3.connect(path, timeout=WAIT_S)) as file:
             return {key: bool(equal) for key, equal in file.execute("SELECT key, equal FROM verdicts")}
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         log.warning("%s: the verdicts kept there cannot be read (%s); all are made anew", path, error)
         return {}
 
@@ -78,10 +77,10 @@ def _read(path: Path) -> dict[str, bool]:
 def _add(path: Path, found: dict[str, bool]) -> None:
     if not found:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with closing(sqlite3.connect(path, timeout=WAIT_S)) as file, file:
             file.execute(TABLE)
             file.executemany("INSERT OR IGNORE INTO verdicts VALUES (?, ?)", found.items())
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OSError) as error:
         log.warning("%s: %d verdicts could not be kept (%s); delete the file if it is damaged", path, len(found), error)

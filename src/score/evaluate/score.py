@@ -16,6 +16,7 @@ import json
 import logging
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -29,8 +30,9 @@ from score.errors import ScoreError
 from score.evaluate import samples
 from score.evaluate.metrics import Equality, Normalisation, canonical, decide
 from score.evaluate.remembered import remembered
-from score.jsonl import numbered_rows, read_rows, write_json
+from score.jsonl import Row, numbered_rows, write_json
 from score.records import StopReason, Task, Trajectory, content_key
+from score.tasks import read_tasks
 
 log = logging.getLogger("score")
 
@@ -196,25 +198,31 @@ def read_predictions(path: Path, tasks: Sequence[Task], agent: str, seed: int) -
     Raises `ScoreError` with file and line on a question that is not in `tasks`, a second prediction for the same sample
     of one, and a prediction of another agent or seed.
     """
-    questions = {task.id: task.question for task in tasks}
+    by_id = {task.id: task for task in tasks}
     seen: dict[tuple[str, int], Trajectory] = {}
     for number, row in numbered_rows(path):
         place = f"{path}:{number}"
-        try:
-            trajectory = Trajectory.from_json({name: value for name, value in row.items() if name != "key"})
-        except (KeyError, TypeError, ValueError) as error:
-            raise ScoreError(f"{place}: not a trajectory ({type(error).__name__}: {error})") from None
-        task = trajectory.task
-        if questions.get(task.id) != task.question:
-            raise ScoreError(f"{place}: question {task.id!r} is not in the task file; evaluate again with these tasks")
-        key = (task.id, _sample(trajectory))
+        trajectory = prediction_of(row, by_id, place)
+        key = (trajectory.task.id, _sample(trajectory))
         if key in seen:
-            raise ScoreError(f"{place}: a second prediction for question {task.id!r}")
+            raise ScoreError(f"{place}: a second prediction for question {trajectory.task.id!r}")
         for name, expected in (("agent", agent), ("run_seed", seed)):
             if trajectory.meta.get(name, expected) != expected:
                 raise ScoreError(f"{place}: {name} is {trajectory.meta[name]!r}, these should be {expected!r}'s")
         seen[key] = trajectory
     return list(seen.values())
+
+
+def prediction_of(row: Row, tasks: Mapping[str, Task], place: str) -> Trajectory:
+    """The trajectory in a row of a prediction file. Raises `ScoreError` if it is none, or none of these tasks'."""
+    try:
+        trajectory = Trajectory.from_json({name: value for name, value in row.items() if name != "key"})
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ScoreError(f"{place}: not a trajectory ({type(error).__name__}: {error})") from None
+    task = trajectory.task
+    if task.id not in tasks or tasks[task.id].question != task.question:
+        raise ScoreError(f"{place}: question {task.id!r} is not in the task file; evaluate again with these tasks")
+    return trajectory
 
 
 def read_verdicts(path: Path) -> dict[str, bool]:
@@ -247,8 +255,11 @@ def score_file(
 
     `how` are the other options of `score`.
     """
-    benchmark = benchmarks.get(predictions.stem)
-    asked = [Task.from_json(row) for row in read_rows(tasks)]
+    try:
+        benchmark = benchmarks.get(predictions.stem)
+    except ScoreError as error:
+        raise ScoreError(f"{predictions}: it is named for its benchmark; {error}") from None
+    asked = read_tasks(tasks)
     if benchmark.metric == "own":  # as in their evaluation (`--ruled-only`)
         asked = [task for task in asked if metric_of(task) != "judge"]
     given = read_predictions(predictions, asked, agent, seed)
@@ -263,12 +274,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--agent", required=True)
     parser.add_argument("--seed", required=True, type=int)
     parser.add_argument("--normalisation", choices=["squad", "arpo"], default="squad", help="of short texts")
-    parser.add_argument("--remembered", required=True, type=Path, help="where math-verify's verdicts are kept")
+    parser.add_argument("--remembered", type=Path, help="a file in which math-verify's verdicts are kept")
     args = parser.parse_args(argv)
     if len(args.predictions) != len(args.tasks):
         parser.error(f"{len(args.predictions)} prediction files need as many task files, not {len(args.tasks)}")
     judged = {path.stem: path for path in args.verdicts}
-    with remembered(args.remembered) as verifier:
+    if len(judged) < len(args.verdicts) or not judged.keys() <= {path.stem for path in args.predictions}:
+        parser.error("--verdicts takes one file for a benchmark that there are predictions of, named for it")
+    with remembered(args.remembered) if args.remembered else nullcontext() as verifier:
         how = {"agent": args.agent, "seed": args.seed, "normalisation": args.normalisation, "verifier": verifier}
         for predictions, tasks in zip(args.predictions, args.tasks, strict=True):
             verdicts = read_verdicts(judged[predictions.stem]) if predictions.stem in judged else {}

@@ -23,12 +23,13 @@ from score.data import benchmarks
 from score.engine import digest_of, open_engine
 from score.errors import ScoreError
 from score.evaluate import metrics
-from score.evaluate.score import verdict_key
-from score.jsonl import ResumableRows, Row, numbered_rows, read_rows, write_json, write_rows
+from score.evaluate.score import prediction_of, verdict_key
+from score.jsonl import ResumableRows, Row, numbered_rows, write_json, write_rows
 from score.judge.verdicts import Case, Judge, Ruling, identity, tally
 from score.progress import Progress
 from score.provenance import provenance, write
 from score.records import Task
+from score.tasks import read_tasks
 from score.usage import Usage
 
 log = logging.getLogger("judge")
@@ -42,14 +43,10 @@ def answered(paths: Sequence[Path], tasks: Sequence[Task]) -> list[tuple[Task, s
     by_id, found = {task.id: task for task in tasks}, {}
     for path in paths:
         for number, prediction in numbered_rows(path):  # a million of them would not fit into memory
-            try:
-                asked, answer = prediction["task"]["id"], prediction["answer"]
-            except (KeyError, TypeError):
-                raise ScoreError(f"{path}:{number}: not a trajectory") from None
-            if asked not in by_id:
-                raise ScoreError(f"{path}:{number}: question {asked!r} is not in the task file; evaluate again")
-            if answer is not None:
-                found[asked, answer] = (by_id[asked], answer)
+            trajectory = prediction_of(prediction, by_id, f"{path}:{number}")
+            if trajectory.answer is not None:
+                key = (trajectory.task.id, trajectory.answer)
+                found[key] = (by_id[trajectory.task.id], trajectory.answer)
     return list(found.values())
 
 
@@ -81,7 +78,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--provenance", type=Path, required=True)
     args = parser.parse_args(argv)
     config = read(args.config)
-    tasks = [Task.from_json(row) for row in read_rows(args.tasks)]
+    tasks = read_tasks(args.tasks)
     answers = answered(args.predictions, tasks)
     cases = open_cases(args.benchmark, answers)
     name = config.roles.evaluation_judge

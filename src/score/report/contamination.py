@@ -16,8 +16,8 @@ def sentence(path: Path) -> str:
         near = counts["nearly_found"]
         nearly = "nearly equal ones not looked for" if near is None else f"{near} more nearly so"
         return (
-            f"{counts['test_questions_found']} of the {total} test questions stood in the {counts['distinct']} "
-            f"training questions ({nearly}); the {counts['dropped']} training questions that held them were dropped."
+            f"{counts['test_questions_found']} of the {total} test questions of all benchmarks stood in the "
+            f"{counts['distinct']} training questions ({nearly}); what held them was dropped ({counts['dropped']})."
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ScoreError(f"{path}: not a list of contamination ({type(error).__name__}: {error})") from None

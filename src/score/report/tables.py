@@ -41,11 +41,11 @@ COLUMNS = (
 )
 
 METHODS = (
-    "Means in %. Averages: means of the columns, with a 95 % interval from a percentile bootstrap over questions within "
-    "each column (10,000 resamples; the seeds of a question stay together), or Wilson's where nothing varies or there "
-    "is one column. It covers questions only, not the variance between training runs: few seeds are few, whatever the "
-    "interval. Bold: better than every other row of the same student that was run, each paired difference significant "
-    "at 5 % after Holm's correction over those rows."
+    "Means in %. Averages: means of the columns, with a 95 % interval from a percentile bootstrap over questions "
+    "within each column (10,000 resamples; the seeds of a question stay together), or Wilson's where nothing varies or "
+    "there is one column. It covers questions only, not the variance between training runs: few seeds are few, "
+    "whatever the interval. Bold: better than every other row of the same student that was run, each paired difference "
+    "significant at 5 % after Holm's correction over those rows."
 )
 DIFFERENCES = (
     "Paired differences of the averages in points (same questions, 95 % interval; p after Holm's correction over the "

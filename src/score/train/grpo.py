@@ -32,6 +32,7 @@ from score.judge.verdicts import Case, Judge, Ruling, identity, tally
 from score.provenance import input_key, provenance
 from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool, Tools
+from score.tasks import read_tasks
 from score.train import rewards
 from score.usage import Usage
 
@@ -265,7 +266,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     held_out = []
     if args.splits:
-        questions = [Task.from_json(row) for path in args.tasks for row in read_rows(path)]
+        questions = read_tasks(*args.tasks, repeated=True)
         held_out = part_of(questions, args.splits, "held_out")
     with open_tools(config, "train") as tools:
         start = load_start(config, agent, args.seed, args.root)

@@ -126,11 +126,15 @@ def counted_ticks(axes: Axes, data: pd.DataFrame, x: str) -> None:
     axes.set_xticks(list(counts), [f"{value}\nn = {n}" for value, n in counts.items()])
 
 
-def legend_above(figure: Figure, axes: Axes) -> None:
-    """Puts the legend of a panel above the figure, outside of its canvas, in as many columns as fit."""
-    handles, labels = axes.get_legend_handles_labels()
-    if axes.get_legend():
-        axes.get_legend().remove()
+def legend_above(figure: Figure, *panels: Axes) -> None:
+    """Puts one legend for some panels above the figure, outside of its canvas, in as many columns as fit."""
+    entries = {}
+    for axes in panels:
+        handles, labels = axes.get_legend_handles_labels()
+        entries |= dict(zip(labels, handles, strict=True))
+        if axes.get_legend():
+            axes.get_legend().remove()
+    labels, handles = list(entries), list(entries.values())
     columns = max(1, min(len(labels), 110 // (max(map(len, labels)) + 8)))
     figure.legend(
         handles, labels, loc="lower center", bbox_to_anchor=(0.5, 1), ncols=columns, frameon=False, handlelength=3

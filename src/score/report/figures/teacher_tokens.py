@@ -23,14 +23,17 @@ from score.errors import ScoreError
 from score.evaluate.score import read_scores
 from score.report.cells import Cells, average, pool
 from score.report.figures import style, values
-from score.report.tables import Row, read_rows
+from score.report.tables import GROUPS, Row, read_rows
+from score.report.tables import table as table_of
 
-NONE = "no agent was scored on every benchmark"
+PANELS = {1: "maths and facts", 2: "deep search"}
+"""Table -> title: agents are compared where they stand in one table."""
+NONE = "no agent was scored on every benchmark of its table"
 METHODS = (
     "Teacher tokens: what the teacher generated in the stages behind an agent (plans, steps, verdicts, failed "
     "attempts; no prompts), averaged over seeds where each has its own corrections. Corrections are charged whole to "
-    "every agent that learns from any of them. Accuracy in %: mean of the benchmarks, with a 95 % interval from a "
-    "percentile bootstrap over questions, not over training runs; agents that lack a benchmark are left out."
+    "every agent that learns from any of them. Accuracy in %: mean of the benchmarks of table 1 or 2, with a 95 % "
+    "interval from a percentile bootstrap over questions, not over training runs; who lacks one of them is left out."
 )
 
 
@@ -50,39 +53,43 @@ def spent(records: Iterable[Mapping[str, Any]]) -> float:
 
 
 def accuracies(cells: Cells, rows: Sequence[Row], tokens: Mapping[str, float]) -> pd.DataFrame:
-    """One line per agent that has tokens and a score on every benchmark, in the order of `rows`."""
-    labels, columns = values.labels(rows), list(dict.fromkeys(benchmark for _, benchmark in cells))
-    lines = []
-    for row in rows:
-        of_row = [cells.get((row.name, column)) for column in columns]
-        interval, method = average(of_row)
-        if interval is None or row.name not in tokens:
-            continue
-        numbers = (interval.mean, interval.low, interval.high, method)
-        counts = (sum(len(cell.values) for cell in of_row), max(len(cell.seeds) for cell in of_row))
-        complete = all(cell.complete for cell in of_row)
-        lines.append([row.name, labels[row.name], tokens[row.name], *numbers, *counts, complete])
-    return pd.DataFrame(lines, columns=["agent", "label", "tokens", *values.NUMBERS])
+    """One line per table and agent of it that has tokens and a score in every column, in the order of `rows`."""
+    labels, lines = values.labels(rows), []
+    for number, title in PANELS.items():
+        columns = table_of(rows, cells, GROUPS[number]).columns
+        for row in rows:
+            of_row = [cells.get((row.name, column)) for column in columns]
+            interval, method = average(of_row)
+            if interval is None or row.name not in tokens or number not in row.tables:
+                continue
+            numbers = (interval.mean, interval.low, interval.high, method)
+            counts = (sum(len(cell.values) for cell in of_row), max(len(cell.seeds) for cell in of_row))
+            complete = all(cell.complete for cell in of_row)
+            lines.append([title, row.name, labels[row.name], tokens[row.name], *numbers, *counts, complete])
+    return pd.DataFrame(lines, columns=["panel", "agent", "label", "tokens", *values.NUMBERS])
 
 
 def table(data: pd.DataFrame) -> pd.DataFrame:
     shown = [
-        [row["label"], f"{row['tokens']:,.0f}", values.percent(row), row["n"], row["seeds"]]
+        [row["panel"], row["label"], f"{row['tokens']:,.0f}", values.percent(row), row["n"], row["seeds"]]
         for _, row in data.iterrows()
     ]
-    return pd.DataFrame(shown, columns=["agent", "teacher tokens", "accuracy [95 %]", "n", "seeds"])
+    return pd.DataFrame(shown, columns=["benchmarks", "agent", "teacher tokens", "accuracy [95 %]", "n", "seeds"])
 
 
 def draw(data: pd.DataFrame, rows: Sequence[Row], note: str) -> style.Figure:
-    figure, (axes,) = style.canvas(note, height=3.6)
+    titles = list(dict.fromkeys(data["panel"]))
+    figure, panels = style.canvas(note, panels=max(1, len(titles)), height=3.2)
     if data.empty:
-        style.say(axes, NONE)
+        style.say(panels[0], NONE)
         return figure
     shown = data.assign(**{name: 100 * data[name] for name in ("mean", "low", "high")}, tokens=data["tokens"] / 1000)
-    looks = style.looks(values.labels(rows).values(), data["label"])
-    style.lines(axes, shown, "tokens", looks, spread=0)
-    axes.set(xlabel="teacher tokens (thousands)", ylabel="accuracy (%)", ylim=(-3, 103))
-    style.legend_above(figure, axes)
+    for title, axes in zip(titles, panels, strict=True):
+        of_panel = shown[shown["panel"] == title]
+        looks = style.looks(values.labels(rows).values(), of_panel["label"])
+        style.lines(axes, of_panel, "tokens", looks, spread=0)
+        axes.set(title=title, xlabel="teacher tokens (thousands)", ylabel="accuracy (%)", ylim=(-3, 103))
+    style.legend_above(figure, *panels)
     return figure
 
 
