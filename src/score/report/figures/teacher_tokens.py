@@ -87,7 +87,8 @@ def draw(data: pd.DataFrame, rows: Sequence[Row], note: str) -> style.Figure:
     for title, axes in zip(titles, panels, strict=True):
         of_panel = shown[shown["panel"] == title]
         looks = style.looks(values.labels(rows).values(), of_panel["label"])
-        style.lines(axes, of_panel, "tokens", looks, spread=0)
+        width = max(shown["tokens"].max(), 1)  # agents of one cost stand side by side
+        style.lines(axes, of_panel, "tokens", looks, spread=0.06 * width)
         axes.set(title=title, xlabel="teacher tokens (thousands)", ylabel="accuracy (%)", ylim=(-3, 103))
     style.legend_above(figure, *panels)
     return figure
