@@ -215,6 +215,7 @@ if PLAN.ladder and not PLAN.micro:
     rule claims:
         input:
             agents=f"{PLAN.root}/agents.json",
+            contamination=PLAN.contamination(),
             scores=PLAN.scores(),
             figures=[f"{PLAN.root}/figures/figure3{letter}.csv" for letter in "ab"],
         output:
@@ -228,7 +229,7 @@ if PLAN.ladder and not PLAN.micro:
             image=PLAN.image("core"),
         shell:
             "python -m score.report.reproduction --agents {input.agents} --scores {input.scores} --figures {input.figures} "
-            "--out {output} > {log} 2>&1"
+            "--contamination {input.contamination} --out {output} > {log} 2>&1"
 
 
 if PLAN.ladder and PLAN.micro:

@@ -7,6 +7,7 @@ import yaml
 
 from report.test_tables import scores
 from score.data import benchmarks
+from score.jsonl import write_json
 from score.report import reported
 from score.report.cells import pool
 from score.report.reproduction import claims, differences, main, read_figures, report
@@ -63,6 +64,15 @@ def test_shares_come_from_the_figures(tmp_path):
 def test_differences_are_numbered():
     text = report(rows(), {}, {})
     assert f"{len(differences())}. {differences()[-1]}" in text
+
+
+def test_the_document_counts_the_test_questions_that_stood_in_training(tmp_path):
+    counts = {"test_questions_found": 593, "distinct": 9000, "nearly_found": 10, "dropped": 700}
+    write_json(tmp_path / "c.json", {"counts": counts, "benchmarks": {"gaia": {"questions": 103}}})
+    (tmp_path / "agents.json").write_text("[]")
+    words = ["--contamination", str(tmp_path / "c.json"), "--out", str(tmp_path / "r.md")]
+    main(["--agents", str(tmp_path / "agents.json"), "--scores", *words])
+    assert "593 of the 103 test questions" in (tmp_path / "r.md").read_text()
 
 
 def test_the_document_in_docs_is_the_one_that_is_generated(tmp_path):

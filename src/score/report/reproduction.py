@@ -21,7 +21,7 @@ import yaml
 from score import cli
 from score.evaluate.score import read_scores
 from score.jsonl import write_text
-from score.report import cells, reported, text
+from score.report import cells, contamination, reported, text
 from score.report.stats import Interval
 from score.report.tables import Row, Table, beside_paper, read_rows
 
@@ -117,8 +117,8 @@ def read_figures(paths: Sequence[Path], rows: Sequence[Row]) -> Shares:
     return shares
 
 
-def report(rows: Sequence[Row], scored: cells.Cells, shares: Shares) -> str:
-    """The document in Markdown."""
+def report(rows: Sequence[Row], scored: cells.Cells, shares: Shares, *notes: str) -> str:
+    """The document in Markdown; `notes` stand below the claims."""
     tables = {part: beside_paper(rows, scored, number) for part, number in _NUMBERS.items()}
     lines = [
         [str(i), claim.text, claim.where, f"`{claim.command}`", _paper(claim), ours(claim, tables, shares)]
@@ -129,6 +129,7 @@ def report(rows: Sequence[Row], scored: cells.Cells, shares: Shares) -> str:
     return "\n".join([
         HEAD, text.markdown(grid), "",
         "Commands are targets: `snakemake --profile slurm table1`. \\* questions without a score are left out.", "",
+        *(line for note in notes for line in (note, "")),
         "## Known differences", "", numbered, "",
         "[HAZARDS.md](HAZARDS.md) has the places in the published code, and the test or choice that answers each.", "",
     ])  # fmt: skip
@@ -143,11 +144,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--agents", required=True, type=Path)
     parser.add_argument("--scores", required=True, type=Path, nargs="*")
     parser.add_argument("--figures", type=Path, nargs="*", default=[], help="figure3a.csv, figure3b.csv")
+    parser.add_argument(
+        "--contamination", type=Path, nargs="*", default=[], help="data/contamination.json, to count it"
+    )
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args(argv)
     rows = read_rows(args.agents)
     scored = cells.pool(map(read_scores, args.scores))
-    write_text(args.out, report(rows, scored, read_figures(args.figures, rows)))
+    notes = map(contamination.sentence, args.contamination)
+    write_text(args.out, report(rows, scored, read_figures(args.figures, rows), *notes))
 
 
 if __name__ == "__main__":
