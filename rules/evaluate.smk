@@ -167,8 +167,8 @@ rule judge:
         "2>&1 | tee {log} >&2"
 
 
-# One process scores all benchmarks of a part (score and score_deep are this rule for theirs): a start for each would cost
-# more than the scoring.
+# One process scores all benchmarks of a part (score and score_deep are this rule for theirs): a start costs as much as a
+# thousand records.
 rule score_hard:
     input:
         tasks=lambda wildcards: PLAN.part_tasks("hard", wildcards.agent, wildcards.seed),

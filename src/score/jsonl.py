@@ -36,11 +36,17 @@ def numbered_rows(path: Path | str) -> Iterator[tuple[int, Row]]:
 
     Raises `ScoreError` with file:line on a line that is not a JSON object.
     """
+    for number, line in numbered_lines(path):
+        yield number, _parse(line, f"{path}:{number}")
+
+
+def numbered_lines(path: Path | str) -> Iterator[tuple[int, bytes]]:
+    """Yields (line number, bytes) of every line that is not blank, counting from 1."""
     try:
         with open(path, "rb") as file:
             for number, line in enumerate(file, start=1):
                 if line.strip():
-                    yield number, _parse(line, f"{path}:{number}")
+                    yield number, line
     except OSError as error:
         raise ScoreError(f"{path}: cannot be read ({error.strerror})") from None
 

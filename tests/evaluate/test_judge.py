@@ -132,12 +132,12 @@ def test_only_what_rules_leave_open_is_asked_and_each_answer_once(tmp_path):
     [
         ({"task": {"id": "gaia-2"}}, r"p\.jsonl:2: question 'gaia-2' is not in the task file"),
         ({"task": {"question": "Where else?"}}, r"p\.jsonl:2: question 'gaia-1' is not in the task file"),
-        ({"task": {"id": ["gaia-1"]}}, r"p\.jsonl:2: not a trajectory \(ValueError: a task has an id"),
-        ({"answer": ["Paris", "x"]}, r"p\.jsonl:2: not a trajectory \(ValueError: the answer is list, not text"),
-        ({"answer": 3}, r"p\.jsonl:2: not a trajectory \(ValueError: the answer is int, not text"),
-        ({"meta": None}, r"p\.jsonl:2: not a trajectory \(ValueError: meta is an object"),
-        ({"meta": {"sample": "1"}}, r"p\.jsonl:2: not a trajectory \(ValueError: meta is an object, and meta.sample"),
-        ({"steps": 7}, r"p\.jsonl:2: not a trajectory \(TypeError"),
+        ({"task": {"id": ["gaia-1"]}}, r"p\.jsonl:2: not a trajectory \(task\.id: Input should be a valid string"),
+        ({"answer": ["Paris", "x"]}, r"p\.jsonl:2: not a trajectory \(answer: Input should be a valid string"),
+        ({"answer": 3}, r"p\.jsonl:2: not a trajectory \(answer: Input should be a valid string"),
+        ({"meta": None}, r"p\.jsonl:2: not a trajectory \(meta: Input should be an object"),
+        ({"meta": {"sample": "1"}}, r"p\.jsonl:2: not a trajectory \(meta\.sample: '1' is no number"),
+        ({"steps": 7}, r"p\.jsonl:2: not a trajectory \(steps: Input should be a valid array"),
     ],
 )
 def test_what_is_no_prediction_for_these_questions_is_named(tmp_path, change, message):

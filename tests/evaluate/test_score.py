@@ -104,10 +104,21 @@ def test_predictions_that_do_not_belong_are_refused(tmp_path):
         with pytest.raises(ScoreError, match=message):
             read_predictions(path, TASKS, "a", 0)
     write_rows(path, [{"version": 1}])
-    with pytest.raises(ScoreError, match=r"p\.jsonl:1: not a trajectory \(KeyError: 'answer'\)"):
+    with pytest.raises(ScoreError, match=r"p\.jsonl:1: not a trajectory \(task: Field required\)"):
         read_predictions(path, TASKS, "a", 0)
     write(path, good, episode(TASKS[1], "1"))
     assert len(read_predictions(path, TASKS, "a", 0)) == 2
+
+
+def test_what_is_read_for_scoring_scores_as_the_whole_trajectories_do(tmp_path):
+    trajectories = [
+        episode(TASKS[0], "0"),
+        episode(TASKS[1], "one", sample=1),
+        episode(TASKS[2], None, StopReason.MAX_STEPS, error="truncated"),
+        episode(TASKS[3], "3", StopReason.INFRASTRUCTURE_ERROR),
+    ]
+    write(tmp_path / "p.jsonl", *trajectories)
+    assert scored(read_predictions(tmp_path / "p.jsonl", TASKS, "a", 0)) == scored(trajectories)
 
 
 def test_the_command_scores_every_benchmark_by_its_own_verdicts(tmp_path):

@@ -29,8 +29,9 @@ from score.data.metric import metric_of
 from score.errors import ScoreError
 from score.evaluate import samples
 from score.evaluate.metrics import Equality, Normalisation, canonical, decide
+from score.evaluate.outcome import Outcome, numbered_outcomes
 from score.evaluate.remembered import remembered
-from score.jsonl import Row, numbered_rows, write_json
+from score.jsonl import numbered_rows, write_json
 from score.records import StopReason, Task, Trajectory, content_key
 from score.tasks import read_tasks
 
@@ -87,7 +88,7 @@ class Scores:
 
 
 def score(
-    trajectories: Sequence[Trajectory],
+    trajectories: Sequence[Outcome | Trajectory],
     tasks: Sequence[Task],
     benchmark: Benchmark,
     verdicts: Mapping[str, bool],
@@ -102,7 +103,7 @@ def score(
     `verdicts` maps `verdict_key(benchmark, question, answer)` to whether the judge found the answer equivalent;
     `normalisation` and `verifier` are those of `metrics.decide`.
     """
-    by_id: dict[str, dict[int, Trajectory]] = defaultdict(dict)
+    by_id: dict[str, dict[int, Outcome | Trajectory]] = defaultdict(dict)
     for trajectory in trajectories:
         by_id[trajectory.task.id][_sample(trajectory)] = trajectory
     n_samples = max(map(_sample, trajectories), default=0) + 1
@@ -137,7 +138,7 @@ def score(
     )
 
 
-def _sample(trajectory: Trajectory) -> int:
+def _sample(trajectory: Outcome | Trajectory) -> int:
     return trajectory.meta.get("sample", 0)
 
 
@@ -147,7 +148,7 @@ def verdict_key(benchmark: str, question: str, answer: str) -> str:
 
 
 def _value(
-    trajectory: Trajectory,
+    trajectory: Outcome | Trajectory,
     task: Task,
     benchmark: Benchmark,
     verdicts: Mapping[str, bool],
@@ -164,7 +165,7 @@ def _value(
     return value
 
 
-def _rates(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+def _rates(trajectories: Sequence[Outcome | Trajectory]) -> dict[str, float]:
     def share(holds: Sequence[bool]) -> float:
         return fmean(holds) if holds else 0.0
 
@@ -179,7 +180,7 @@ def _rates(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     }
 
 
-def _means(trajectories: Sequence[Trajectory]) -> dict[str, float]:
+def _means(trajectories: Sequence[Outcome | Trajectory]) -> dict[str, float]:
     """Mean steps, tokens of each kind and tool calls of an episode that has an outcome."""
     counts: dict[str, list[float]] = defaultdict(list)
     for trajectory in trajectories:
@@ -192,37 +193,22 @@ def _means(trajectories: Sequence[Trajectory]) -> dict[str, float]:
     return {name: fmean(values) for name, values in counts.items()}
 
 
-def read_predictions(path: Path, tasks: Sequence[Task], agent: str, seed: int) -> list[Trajectory]:
-    """The trajectories of a prediction file.
+def read_predictions(path: Path, tasks: Sequence[Task], agent: str, seed: int) -> list[Outcome]:
+    """The outcomes in a prediction file.
 
     Raises `ScoreError` with file and line on a question that is not in `tasks`, a second prediction for the same sample
     of one, and a prediction of another agent or seed.
     """
-    by_id = {task.id: task for task in tasks}
-    seen: dict[tuple[str, int], Trajectory] = {}
-    for number, row in numbered_rows(path):
-        place = f"{path}:{number}"
-        trajectory = prediction_of(row, by_id, place)
-        key = (trajectory.task.id, _sample(trajectory))
+    seen: dict[tuple[str, int], Outcome] = {}
+    for place, outcome in numbered_outcomes(path, {task.id: task for task in tasks}):
+        key = (outcome.task.id, outcome.sample)
         if key in seen:
-            raise ScoreError(f"{place}: a second prediction for question {trajectory.task.id!r}")
+            raise ScoreError(f"{place}: a second prediction for question {outcome.task.id!r}")
         for name, expected in (("agent", agent), ("run_seed", seed)):
-            if trajectory.meta.get(name, expected) != expected:
-                raise ScoreError(f"{place}: {name} is {trajectory.meta[name]!r}, these should be {expected!r}'s")
-        seen[key] = trajectory
+            if outcome.meta.get(name, expected) != expected:
+                raise ScoreError(f"{place}: {name} is {outcome.meta[name]!r}, these should be {expected!r}'s")
+        seen[key] = outcome
     return list(seen.values())
-
-
-def prediction_of(row: Row, tasks: Mapping[str, Task], place: str) -> Trajectory:
-    """The trajectory in a row of a prediction file. Raises `ScoreError` if it is none, or none of these tasks'."""
-    try:
-        trajectory = Trajectory.from_json({name: value for name, value in row.items() if name != "key"})
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ScoreError(f"{place}: not a trajectory ({type(error).__name__}: {error})") from None
-    task = trajectory.task
-    if task.id not in tasks or tasks[task.id].question != task.question:
-        raise ScoreError(f"{place}: question {task.id!r} is not in the task file; evaluate again with these tasks")
-    return trajectory
 
 
 def read_verdicts(path: Path) -> dict[str, bool]:

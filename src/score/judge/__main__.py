@@ -23,8 +23,9 @@ from score.data import benchmarks
 from score.engine import digest_of, open_engine
 from score.errors import ScoreError
 from score.evaluate import metrics
-from score.evaluate.score import prediction_of, verdict_key
-from score.jsonl import ResumableRows, Row, numbered_rows, write_json, write_rows
+from score.evaluate.outcome import numbered_outcomes
+from score.evaluate.score import verdict_key
+from score.jsonl import ResumableRows, Row, write_json, write_rows
 from score.judge.verdicts import Case, Judge, Ruling, identity, tally
 from score.progress import Progress
 from score.provenance import provenance, write
@@ -42,11 +43,9 @@ def answered(paths: Sequence[Path], tasks: Sequence[Task]) -> list[tuple[Task, s
     """
     by_id, found = {task.id: task for task in tasks}, {}
     for path in paths:
-        for number, prediction in numbered_rows(path):  # a million of them would not fit into memory
-            trajectory = prediction_of(prediction, by_id, f"{path}:{number}")
-            if trajectory.answer is not None:
-                key = (trajectory.task.id, trajectory.answer)
-                found[key] = (by_id[trajectory.task.id], trajectory.answer)
+        for _, outcome in numbered_outcomes(path, by_id):
+            if outcome.answer is not None:
+                found[outcome.task.id, outcome.answer] = (by_id[outcome.task.id], outcome.answer)
     return list(found.values())
 
 
