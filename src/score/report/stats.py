@@ -136,7 +136,7 @@ def _resampled_average(benchmarks: Sequence[np.ndarray], resamples: int, seed: i
     return np.mean([count_RQ @ scores_Q / len(scores_Q) for count_RQ, scores_Q in pairs], axis=0)
 
 
-@functools.lru_cache(maxsize=1)  # 200 MB for all questions of the paper; a table asks for the same ones row by row
+@functools.lru_cache(maxsize=4)  # of three groups and of all: 400 MB for all questions of the paper
 def _resamples(sizes: tuple[int, ...], resamples: int, seed: int) -> list[np.ndarray]:
     """How often each question is in each resample with replacement, arrays [R, Q_b] for benchmarks of Q_b questions."""
     rng = np.random.default_rng(seed)
