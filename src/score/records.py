@@ -103,6 +103,11 @@ class Trajectory:
     meta: dict[str, Any] = field(default_factory=dict)
     version: int = TRAJECTORY_VERSION
 
+    @property
+    def sample(self) -> int:
+        """Which of several attempts at its question this is."""
+        return self.meta.get("sample", 0)
+
     def to_json(self) -> dict[str, Any]:
         logprobs = {} if self.plan_logprobs is None else {"plan_logprobs": list(self.plan_logprobs)}
         return {

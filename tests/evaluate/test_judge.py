@@ -134,6 +134,7 @@ def test_only_what_rules_leave_open_is_asked_and_each_answer_once(tmp_path):
         ({"task": {"question": "Where else?"}}, r"p\.jsonl:2: question 'gaia-1' is not in the task file"),
         ({"task": {"id": ["gaia-1"]}}, r"p\.jsonl:2: not a trajectory \(task\.id: Input should be a valid string"),
         ({"answer": ["Paris", "x"]}, r"p\.jsonl:2: not a trajectory \(answer: Input should be a valid string"),
+        ({"version": 2}, r"p\.jsonl:2: trajectory version 2, this code reads 1"),
         ({"answer": 3}, r"p\.jsonl:2: not a trajectory \(answer: Input should be a valid string"),
         ({"meta": None}, r"p\.jsonl:2: not a trajectory \(meta: Input should be an object"),
         ({"meta": {"sample": "1"}}, r"p\.jsonl:2: not a trajectory \(meta\.sample: '1' is no number"),

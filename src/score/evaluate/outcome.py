@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -36,7 +36,7 @@ class Turn:
 class Outcome:
     """A `score.records.Trajectory` as far as its score, rates and counts go; the fields are named as there."""
 
-    version: Literal[1]
+    version: int
     task: Question
     steps: tuple[Turn, ...]
     stop: StopReason
@@ -49,7 +49,6 @@ class Outcome:
         return self.meta.get("sample", 0)
 
 
-assert Outcome.__annotations__["version"] == f"Literal[{TRAJECTORY_VERSION}]", "one version is read here and there"
 _READER = TypeAdapter(Outcome)
 
 
@@ -66,6 +65,8 @@ def numbered_outcomes(path: Path, tasks: Mapping[str, Task]) -> Iterator[tuple[s
             first = error.errors()[0]
             where = ".".join(map(str, first["loc"])) or "the line"
             raise ScoreError(f"{place}: not a trajectory ({where}: {first['msg']})") from None
+        if outcome.version != TRAJECTORY_VERSION:
+            raise ScoreError(f"{place}: trajectory version {outcome.version}, this code reads {TRAJECTORY_VERSION}")
         if not isinstance(outcome.sample, int):
             raise ScoreError(f"{place}: not a trajectory (meta.sample: {outcome.sample!r} is no number)")
         asked = outcome.task

@@ -105,8 +105,8 @@ def score(
     """
     by_id: dict[str, dict[int, Outcome | Trajectory]] = defaultdict(dict)
     for trajectory in trajectories:
-        by_id[trajectory.task.id][_sample(trajectory)] = trajectory
-    n_samples = max(map(_sample, trajectories), default=0) + 1
+        by_id[trajectory.task.id][trajectory.sample] = trajectory
+    n_samples = max((trajectory.sample for trajectory in trajectories), default=0) + 1
     rows, votes = [], []
     for task in tasks:
         drawn = [by_id[task.id].get(sample) for sample in range(n_samples)]
@@ -136,10 +136,6 @@ def score(
         rows=tuple(rows),
         of_samples=samples.summary(votes) if n_samples > 1 else {},
     )
-
-
-def _sample(trajectory: Outcome | Trajectory) -> int:
-    return trajectory.meta.get("sample", 0)
 
 
 def verdict_key(benchmark: str, question: str, answer: str) -> str:
