@@ -31,7 +31,7 @@ _EPISODE = (
     *("search/__init__.py", "search/base.py", "search/cache.py", "search/store.py", "search/http.py"),
     *(f"search/{name}.py" for name in ("none", "bm25", "serper", "tavily", "searxng", "retrieval")),
 )
-_RIGHT = ("data/metric.py", "evaluate/metrics.py", "evaluate/mathverify.py", "prompts/judge.yaml")
+_RIGHT = ("data/metric.py", "evaluate/metrics.py", "evaluate/mathverify.py", "evaluate/plain.py", "prompts/judge.yaml")
 _JUDGE = ("judge/verdicts.py", "replies.py", "prompts/__init__.py")
 _TEACHER = (
     *_JUDGE,

@@ -114,7 +114,9 @@ def test_published_golds_equal_themselves_and_not_their_neighbours(verifier, nam
 
 NUMBERS = [
     *("2", "2.0000001", "2.001", "-2", r"\frac{7}{3}", "2.333333", "7/3", r"2\sqrt{3}", r"\sqrt{12}", r"\sqrt{13}"),
-    *("200%", r"2\%", r"\frac{\pi}{2}", "1.570796", "1+2i", "10^{20}", "10^{20}+1", "x", "x=2", "(1,2)", r"\text{two}"),
+    *("200%", r"2\%", r"\frac{\pi}{2}", "1.570796", "1+2i", "10^{20}", "10^{20}+1", "x=2", "(1,2)", r"\text{two}"),
+    *("x", "y", "2x+1", "1+2x", "x^2-1", "(x-1)(x+1)", "x+y", "y+x"),
+    *(r"\sqrt{x^2}", r"\sin^2 x+\cos^2 x", r"\frac{x^2}{x}"),
 ]
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal, Protocol
 
 from score.evaluate.mathverify import Verifier
+from score.evaluate.plain import apart
 
 Metric = Literal["math", "f1", "judge", "exact"]
 Normalisation = Literal["squad", "arpo"]
@@ -67,7 +68,8 @@ def decide(
 def math_equal(prediction: str, golds: Sequence[str], verifier: Equality | None = None) -> bool:
     """Whether `prediction` equals any gold as mathematics (fractions, intervals, sets, percent, text in LaTeX).
 
-    The fallback, for what math-verify cannot read: equal strings after removing LaTeX decoration, and a number with a
+    math-verify decides it, but for plain numbers of different value (`score.evaluate.plain`). The fallback, for what
+    math-verify cannot read: equal strings after removing LaTeX decoration, and a number with a
     unit of plain words against a bare number. A comparison that takes longer than the verifier's limit is not equal.
     """
     prediction, golds = unboxed(prediction), [unboxed(gold) for gold in golds]
@@ -78,10 +80,13 @@ def math_equal(prediction: str, golds: Sequence[str], verifier: Equality | None 
         return True
     if all(map(_INTEGER.fullmatch, (prediction, *golds))):  # most answers of AIME and MATH500
         return int(prediction) in map(int, golds)
+    if all(apart(guess, gold) for guess in guesses for gold in golds):
+        return False
     verifier = verifier or _default_verifier()
     return any(verifier.equal(guess, golds) for guess in guesses)
 
 
+@functools.lru_cache(maxsize=1 << 14)  # answers repeat, and golds come with each of them
 def unboxed(text: str) -> str:
     """The content of the last balanced \\boxed{...} without text commands around all of it, or the trimmed text."""
     content = _last_boxed(text)
@@ -91,6 +96,8 @@ def unboxed(text: str) -> str:
 
 
 def _last_boxed(text: str) -> str | None:
+    if "boxed" not in text:
+        return None
     for opening in reversed(list(re.finditer(r"\\f?boxed\s*\{", text))):
         depth = 1
         for i in range(opening.end(), len(text)):
@@ -100,6 +107,7 @@ def _last_boxed(text: str) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=1 << 14)
 def _plain(answer: str) -> str:
     """An answer without LaTeX decoration and spaces, a word also without case: for equality only."""
     answer = _TEXT_COMMANDS.sub(r"\1", answer)
@@ -140,27 +148,28 @@ def canonical(metric: Metric, answer: str) -> str:
     return " ".join(_squad_tokens(unboxed(answer))) or unboxed(answer)
 
 
-def _f1(guess: list[str], gold: list[str]) -> float:
+def _f1(guess: Sequence[str], gold: Sequence[str]) -> float:
     common = sum((Counter(guess) & Counter(gold)).values())
     return 2 * common / (len(guess) + len(gold)) if common else 0.0
 
 
-def _squad_tokens(text: str) -> list[str]:
+@functools.lru_cache(maxsize=1 << 14)
+def _squad_tokens(text: str) -> tuple[str, ...]:
     """SQuAD's normalisation: lower case, no ASCII punctuation, no articles."""
     return _without_articles(text.lower().translate(str.maketrans("", "", string.punctuation)).split())
 
 
-def _arpo_tokens(text: str) -> list[str]:
+def _arpo_tokens(text: str) -> tuple[str, ...]:
     """What ARPO's scorer does: lower case and no articles, but punctuation stays."""
     return _without_articles(text.lower().split())
 
 
-def _without_articles(tokens: list[str]) -> list[str]:
+def _without_articles(tokens: Sequence[str]) -> tuple[str, ...]:
     """An answer that is nothing but an article stays: option "A" of a multiple-choice question is one."""
-    return [token for token in tokens if token not in _ARTICLES] or tokens
+    return tuple(token for token in tokens if token not in _ARTICLES) or tuple(tokens)
 
 
-_NORMALISATIONS: dict[str, Callable[[str], list[str]]] = {"squad": _squad_tokens, "arpo": _arpo_tokens}
+_NORMALISATIONS: dict[str, Callable[[str], tuple[str, ...]]] = {"squad": _squad_tokens, "arpo": _arpo_tokens}
 
 
 # Micro-world

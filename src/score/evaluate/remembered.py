@@ -60,7 +60,7 @@ def remembered(path: Path) -> Iterator[Remembered]:
 def _deciders() -> str:
     """The versions of all that decides a verdict."""
     packages = ("math-verify", "latex2sympy2_extended", "sympy", "antlr4-python3-runtime")
-    return content_key(code(("evaluate/mathverify.py",)), *map(version, packages))
+    return content_key(code(("evaluate/mathverify.py", "evaluate/plain.py")), *map(version, packages))
 
 
 def _read(path: Path) -> dict[str, bool]:

@@ -1,0 +1,93 @@
+"""Plain answers: their values, and that math-verify finds unequal whatever is told apart by them."""
+
+import itertools
+import math
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from score.evaluate.mathverify import verify
+from score.evaluate.metrics import math_equal
+from score.evaluate.plain import LONGEST, apart, values
+
+
+@pytest.mark.parametrize(
+    ("answer", "brackets", "expected"),
+    [
+        (" 12 ", "", [12]),
+        ("-0.5", "", [-0.5]),
+        ("3/4", "", [0.75]),
+        (r"-\dfrac{3}{4}", "", [-0.75]),
+        (r"\frac{\frac{1}{2}}{4}", "", [0.125]),
+        (r"2\sqrt{3} + 1", "", [1 + 2 * math.sqrt(3)]),
+        (r"\sqrt{2}\sqrt{8}", "", [4]),
+        (r"\frac{\pi}{2}\sqrt{4}", "", [math.pi]),
+        (r"3 \cdot 4", "", [12]),
+        (r"\left( 2, \frac{\pi}{3} \right)", "()", [2, math.pi / 3]),
+        ("[1, 4)", "[)", [1, 4]),
+        ("(1, 2, -3)", "()", [1, 2, -3]),
+    ],
+)
+def test_values_of_plain_answers(answer, brackets, expected):
+    assert values(answer) == (brackets, pytest.approx(expected))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *("", "x", "2x", "12%", r"12\%", "1,250", "2 3", "1/2/3", "2^{10}", "30^\\circ", "1e3", "²", "(", "()", "(1)"),
+        *(r"1\frac{1}{2}", r"2\dfrac{1}{2}", r"\frac12", r"\sqrt2", r"\sqrt[3]{8}", r"\sqrt{-1}", r"\frac{1}{0}"),
+        *(r"\{1, 2\}", r"(-\infty, 3]", "(1, x)", r"\pip", "1 +", "__import__", "-" * LONGEST + "1", "9" * 400),
+    ],
+)
+def test_what_is_not_plain_has_no_values(answer):
+    assert values(answer)[1] == ()
+    assert not apart(answer, "77")
+
+
+NUMBERS = [
+    *("2", "-2", "2.0004", "2.5", "200", "7/3", r"\frac{7}{3}", r"\frac{-7}{3}", "2.3333", r"2\sqrt{3}", r"\sqrt{12}"),
+    *(r"\sqrt{13}", r"\frac{\sqrt{3}}{2}", r"\frac{\pi}{2}", r"2\pi", "1.5708", r"1-\sqrt{2}", r"-\sqrt{2}+1", "0"),
+    *("(1, 2)", "(2, 1)", "[1, 2]", "(1, 2]", r"(1, \frac{4}{2})", "(1, 2, 3)", r"\left[1, \sqrt{4}\right]"),
+]
+
+
+def test_what_is_told_apart_math_verify_finds_unequal():
+    pairs = [pair for pair in itertools.product(NUMBERS, NUMBERS) if apart(*pair)]
+    assert len(pairs) > 200
+    assert [pair for pair in pairs if verify(pair[0], [pair[1]])] == []
+
+
+whole = st.integers(-99, 99)
+
+
+@given(whole, whole, st.integers(1, 99), st.integers(1, 99))
+@settings(max_examples=60, deadline=None)
+def test_of_equal_numbers_none_is_told_apart(a, b, c, d):
+    assert not apart(rf"\frac{{{a}}}{{{c}}}", rf"\frac{{{a * d}}}{{{c * d}}}")
+    assert not apart(f"{a}/{c}", rf"\frac{{{a}}}{{{c}}}")
+    assert not apart(rf"{a}\sqrt{{{c * d * d}}}", rf"{a * d}\sqrt{{{c}}}")
+    assert not apart(f"({a}, {b}]", rf"\left( \frac{{{a * c}}}{{{c}}},{b}.0 \right]")
+
+
+@given(whole, whole, whole)
+def test_numbers_apart_are_told_apart_in_any_place(a, b, off):
+    assert apart(f"({a}, {b})", f"({a}, {b + off})") == apart(f"{b}", f"{b + off}") == (off != 0)
+    assert not apart(f"({a}, {b})", f"[{a}, {b + off}]")
+
+
+def test_intervals_without_a_point_are_told_apart_where_math_verify_takes_both_for_the_empty_set():
+    assert verify("(5, 3]", ["(7, 2]"])
+    assert not math_equal("(5, 3]", ["(7, 2]"])
+
+
+def test_plain_answers_need_no_verifier():
+    class Unasked:
+        def equal(self, prediction, golds):
+            raise AssertionError(f"asked about {prediction}")
+
+    assert not math_equal(r"\boxed{\frac{1}{3}}", [r"\frac{1}{2}"], Unasked())
+    assert not math_equal("(1, 3]", ["(1, 2]"], Unasked())
+    with pytest.raises(AssertionError, match="asked about 1/2"):
+        math_equal("1/2", ["0.5"], Unasked())
