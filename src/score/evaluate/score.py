@@ -11,7 +11,6 @@ verdict leave the mean and make the scores incomplete. They are never zeros.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import logging
 from collections import defaultdict
@@ -79,7 +78,7 @@ class Scores:
     of_samples: dict[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"rows": [row.to_json() for row in self.rows]}
+        return vars(self) | {"rows": [row.to_json() for row in self.rows]}
 
     @classmethod
     def from_json(cls, row: dict[str, Any]) -> Scores:
