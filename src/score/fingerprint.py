@@ -78,7 +78,7 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "grpo": (
         *(*_EPISODE, *_RIGHT, *_JUDGE, "correct/sets.py", "train/grpo.py", "train/trainer.py", "train/rewards.py"),
-        *("agent/syntax.py", "data/splits.py", "train/heldout.py", *_TRAINING),
+        *("agent/syntax.py", "data/splits.py", "train/heldout.py", "train/monitor.py", *_TRAINING),
     ),
     "dpo": ("agent/protocol.py", "engine/codec.py", "correct/sets.py", "train/dpo.py", *_TRAINING),
     "variance": (*_EPISODE, *_RIGHT, "train/trainer.py", "train/variance.py"),

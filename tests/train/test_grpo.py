@@ -10,62 +10,12 @@ import re
 
 import pytest
 import torch
+from toy_rl import PREFIX, SETTINGS, Recorder, key_step, make_trainer
 
 from fakes import LocalPool
-from score.agent.protocol import Message, plan_text, step_text
-from score.config.schema import Grpo, Protocol
-from score.correct.sets import KeyStep
 from score.errors import InfrastructureError, ScoreError
-from score.records import Step, Task
+from score.records import Task
 from score.train.grpo import dataset_rows, usable
-from score.train.trainer import AgentGRPO, Rollouts
-
-SETTINGS = Grpo(
-    lr=1e-3, updates=2, batch=8, micro_batch=4, generations=4, max_prompt=128, max_completion=128, turn_tokens=12,
-    beta=0.0, schedule="constant", save_every=1,
-)  # fmt: skip
-PREFIX = (Step("Find Ba", "x = 4\nprint(x)", "4", text=step_text("Find Ba", "x = 4\nprint(x)")),)
-
-
-def key_step(name: str, k: int = 2) -> KeyStep:
-    task = Task(name, f"How many coins has {name}?", ("5",), "toy", {"metric": "exact"})
-    plan = Message("assistant", plan_text("Plan: 2")) if k else None
-    wrong, fix = Step("w", "print(9)", "9"), Step("f", "print(x + 1)", "5")
-    return KeyStep(task, k, plan, PREFIX if k else (), wrong, fix)
-
-
-class Recorder(AgentGRPO):
-    """Keeps what the loss sees."""
-
-    def _compute_loss(self, model, inputs):
-        self.seen.append({k: v.detach().clone() if torch.is_tensor(v) else v for k, v in inputs.items()})
-        return super()._compute_loss(model, inputs)
-
-
-def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, cls=Recorder, negative_weight=1.0):
-    from datasets import Dataset
-    from trl import GRPOConfig
-
-    from score.train.optim import trainer_arguments
-
-    model, codec = student
-    model.save_pretrained(tmp_path / "start")
-    arguments = GRPOConfig(
-        max_steps=SETTINGS.updates, num_generations=SETTINGS.generations, max_completion_length=SETTINGS.max_completion,
-        temperature=1.0, **trainer_arguments(SETTINGS, tmp_path, 0),
-    )  # fmt: skip
-    rows = dataset_rows(steps, SETTINGS.batch // SETTINGS.generations)
-    rollouts = Rollouts(
-        codec=codec, key_steps=steps, reward=reward or by_length, pool=LocalPool(), tools={"web_search": str.upper},
-        limits=Protocol(max_steps=4), short_horizon=short_horizon, turn_tokens=SETTINGS.turn_tokens, context=256,
-    )  # fmt: skip
-    trainer = cls(
-        model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=codec.tokenizer,
-        rollouts=rollouts, negative_weight=negative_weight,
-    )  # fmt: skip
-    trainer.seen = []
-    return trainer
-
 
 OBSERVATION = re.compile(r"(<\|end\|>)?(<\|user\|>Observation: .*<\|end\|><\|assistant\|>)?", re.DOTALL)
 """What lies between two sampled turns; the first end token only where the turn ran into the token limit."""
@@ -88,11 +38,6 @@ def micro_config():
     root = Path(__file__).parents[2]
     files = (root / "config.yaml", root / "configs/micro.yaml")
     return load(merge(*(yaml.safe_load(file.read_text()) for file in files)))
-
-
-def by_length(trajectories, key_steps):
-    """Any reward that differs within a group."""
-    return [(float(t.tokens["completion"] % 7), "none") for t in trajectories]
 
 
 def test_rollouts_are_aligned_masked_and_trained_on_as_sampled(random_student, tmp_path):
@@ -143,6 +88,36 @@ def test_the_loss_has_no_gradient_at_observations(random_student, tmp_path):
         seen_nonzero += int((logps.grad[active][mask[active]] != 0).sum())
     assert seen_nonzero > 0
     assert masked > 0, "there were observations to mask"
+
+
+def test_padding_is_neither_computed_nor_counts(random_student, tmp_path):
+    """Log-probabilities, entropies and the gradient are those of the padded batch, in any order of its rows."""
+    from trl import GRPOTrainer
+
+    from score.train.trainer import by_length
+
+    trainer = make_trainer(random_student, tmp_path, [key_step("Ba"), key_step("Bo" * 9)])
+    trainer.train()
+    batches = trainer.seen[:2]
+    prompt, completion = (torch.cat([b[name] for b in batches]) for name in ("prompt_ids", "completion_ids"))
+    masks = [torch.cat([b[name] for b in batches]) for name in ("prompt_mask", "completion_mask")]
+    ids, mask, width = torch.cat([prompt, completion], 1), torch.cat(masks, 1), completion.shape[1]
+    assert (mask.sum(1).max() > mask.sum(1).min()).item(), "the rows differ in length"
+    padded = GRPOTrainer._get_per_token_logps_and_entropies(
+        trainer, trainer.model, ids, mask, width, compute_entropy=True
+    )
+    for size in (1, 4):
+        ours = trainer._get_per_token_logps_and_entropies(
+            trainer.model, ids, mask, width, batch_size=size, compute_entropy=True
+        )
+        for one, other in zip(ours[:2], padded[:2], strict=True):
+            assert torch.allclose(one[masks[1].bool()], other[masks[1].bool()], atol=1e-5)
+    again = by_length(batches)
+    lengths = [(b["prompt_mask"].sum(1) + b["completion_mask"].sum(1)).tolist() for b in again]
+    assert list(itertools.chain(*lengths)) == sorted(mask.sum(1).tolist())
+    assert sorted(torch.cat([b["advantages"] for b in again]).tolist()) == sorted(
+        torch.cat([b["advantages"] for b in batches]).tolist()
+    )
 
 
 @pytest.mark.parametrize("short_horizon", [True, False])

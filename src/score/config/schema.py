@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -90,7 +90,7 @@ class Model(Section):
     token_ids: bool = Field(
         False, description="endpoint: it is a vLLM (started with --generation-config vllm); keep ids as sampled"
     )
-    logprobs: bool = Field(False, description="vllm, endpoint: keep the log-probability of each sampled token")
+    logprobs: bool = Field(False, description="keep the log-probability of each sampled token")
     price: Price | None = Field(None, description="for the cost in ledger.csv")
     leap: Share = Field(0.4, description="oracle: chance that a demonstration skips an eligible step")
     accuracy: Share = Field(1.0, description="oracle: chance that a turn it locates, and one it rewrites, is right")
@@ -239,6 +239,28 @@ class Grpo(Optim):
     avoid_requires: Literal["difference", "well_formed"] = Field(
         "difference", description="what earns 0.1: any step unlike the error, or one that also parses and runs"
     )
+    mask_truncated: bool = Field(False, description="learn nothing from episodes that a token limit cut")
+    sampler: Literal["transformers", "vllm_colocate", "vllm_server"] = Field(
+        "transformers", description="who samples: the trainer's own process, a vLLM in it, or a vLLM server"
+    )
+    sampler_url: str | None = Field(None, description="vllm_server: base URL of the server, as TRL wants it started")
+    sampler_memory: float = Field(0.3, gt=0, le=1, description="vllm_colocate: its share of a GPU's memory")
+    importance: Literal["none", "token_truncate", "token_mask", "sequence_truncate", "sequence_mask"] = Field(
+        "sequence_mask", description="vllm: correction for where its probabilities are not the trainer's"
+    )
+    importance_max: float = Field(3.0, gt=1, description="vllm: ratio at which the correction truncates or masks")
+    max_gap: float | None = Field(
+        0.5, gt=0, description="nats between sampler's and trainer's log-probabilities that stop the run; null: any"
+    )
+    max_flat: int = Field(
+        50, ge=0, description="updates in a row without a group whose rewards differ that stop the run; 0: any number"
+    )
+
+    @model_validator(mode="after")
+    def _names_its_server(self) -> Grpo:
+        if (self.sampler == "vllm_server") != (self.sampler_url is not None):
+            raise ValueError("sampler_url is given with sampler: vllm_server, and only then")
+        return self
 
 
 class Dpo(Optim):

@@ -32,14 +32,22 @@ from score.errors import ScoreError
 
 
 class SeededGumbel(LogitsProcessor):
-    """Adds Gumbel noise from one generator per row, so that the arg-max is a sample of that row's distribution."""
+    """Adds Gumbel noise from one generator per row, so that the arg-max is a sample of that row's distribution.
+
+    `logprobs` has a tensor [B] for each token so far: the log-probabilities of what was sampled.
+    """
 
     def __init__(self, seeds: Sequence[int]) -> None:
         self.generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        self.logprobs: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         noise = torch.stack([torch.empty(scores.shape[-1]).exponential_(generator=g) for g in self.generators])
-        return scores.float() - noise.to(scores.device).log()
+        scores = scores.float()
+        noisy = scores - noise.to(scores.device).log()
+        chosen = noisy.argmax(dim=-1, keepdim=True)
+        self.logprobs.append(scores.log_softmax(dim=-1).gather(-1, chosen).squeeze(-1))
+        return noisy
 
 
 def warpers(sampling: Sampling, seeds: Sequence[int]) -> LogitsProcessorList:
@@ -60,10 +68,16 @@ def warpers(sampling: Sampling, seeds: Sequence[int]) -> LogitsProcessorList:
 
 
 class TransformersEngine:
-    """A `BatchEngine` over a loaded causal language model."""
+    """A `BatchEngine` over a loaded causal language model.
 
-    def __init__(self, model: PreTrainedModel, codec: ChatCodec, *, context: int, batch: int) -> None:
+    With `logprobs` a completion says how probable its tokens were, after temperature and truncation; not if greedy.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, codec: ChatCodec, *, context: int, batch: int, logprobs: bool = False
+    ) -> None:
         self.model, self.codec, self.context, self.batch = model.eval(), codec, context, batch
+        self.logprobs = logprobs
         tokenizer = codec.tokenizer
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else codec.eos_id
 
@@ -79,13 +93,15 @@ class TransformersEngine:
             for sampling in {requests[i].sampling.model_dump_json(): requests[i].sampling for i in chunk}.values():
                 rows = [i for i in chunk if requests[i].sampling == sampling]
                 decoded = self._decode([prompts[i] for i in rows], sampling, [requests[i].seed for i in rows])
-                for i, ids in zip(rows, decoded, strict=True):
-                    completions[i] = self._completion(ids, len(prompts[i]))
+                for i, (ids, logprobs) in zip(rows, decoded, strict=True):
+                    completions[i] = self._completion(ids, logprobs, len(prompts[i]))
         return completions
 
-    @torch.inference_mode()
-    def _decode(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[list[int]]:
-        """New ids per row, the end token included if it was sampled."""
+    @torch.no_grad()
+    def _decode(
+        self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]
+    ) -> list[tuple[list[int], list[float]]]:
+        """New ids per row, the end token included if it was sampled, and their log-probabilities (none if greedy)."""
         width = max(map(len, prompts))
         ids = torch.tensor([[self.pad_id] * (width - len(p)) + p for p in prompts], device=self.model.device)
         mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
@@ -96,18 +112,24 @@ class TransformersEngine:
             eos_token_id=self.codec.eos_id,
             pad_token_id=self.pad_id,
         )
-        out = self.model.generate(
-            input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=warpers(sampling, seeds)
-        )
-        return [
-            _until_end(row[:limit], self.codec.eos_id) for row, limit in zip(out[:, width:].tolist(), room, strict=True)
-        ]
+        chain = warpers(sampling, seeds)
+        out = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=chain)
+        noted = next((step.logprobs for step in chain if isinstance(step, SeededGumbel)), [])
+        logprobs = torch.stack(noted, dim=1).tolist() if noted else [[]] * len(prompts)
+        rows = [_until_end(row[:n], self.codec.eos_id) for row, n in zip(out[:, width:].tolist(), room, strict=True)]
+        return [(row, found[: len(row)]) for row, found in zip(rows, logprobs, strict=True)]
 
-    def _completion(self, ids: list[int], prompt_tokens: int) -> Completion:
+    def _completion(self, ids: list[int], logprobs: list[float], prompt_tokens: int) -> Completion:
         ended = bool(ids) and ids[-1] == self.codec.eos_id
         sampled = ids[:-1] if ended else ids
-        text = self.codec.decode(sampled)
-        return Completion(text, "stop" if ended else "length", tuple(sampled), prompt_tokens, len(ids))
+        return Completion(
+            text=self.codec.decode(sampled),
+            finish="stop" if ended else "length",
+            token_ids=tuple(sampled),
+            prompt_tokens=prompt_tokens,
+            completion_tokens=len(ids),
+            logprobs=tuple(logprobs[: len(sampled)]) if self.logprobs and logprobs else None,
+        )
 
 
 def _until_end(ids: list[int], eos_id: int) -> list[int]:
@@ -132,4 +154,4 @@ def open_transformers(model: Model, path: str) -> Iterator[TransformersEngine]:
         if torch.cuda.is_available():
             found = gpus.of_this_job()
             loaded = loaded.to(found.device(kept.enter_context(found.lent(model))))
-        yield TransformersEngine(loaded, codec, context=model.context, batch=model.batch)
+        yield TransformersEngine(loaded, codec, context=model.context, batch=model.batch, logprobs=model.logprobs)

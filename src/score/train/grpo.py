@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib.util
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from score import cli, fingerprint
 from score.agent.drivers import run_episodes
 from score.agent.episode import Episode, forced_prefix
 from score.attempts import open_tools, sandbox
 from score.config import Config, lineage, read
-from score.config.schema import Agent, Grpo
+from score.config.schema import Agent, Grpo, Sampling
 from score.correct.sets import KeyStep
 from score.data.metric import by_rules
 from score.data.splits import part_of
@@ -199,11 +201,13 @@ def train(
     from datasets import Dataset
 
     from score.train.heldout import HeldOut
+    from score.train.monitor import Guard
     from score.train.optim import last_checkpoint, optimizers
     from score.train.output import ProgressCallback, lora, quiet
     from score.train.trainer import AgentGRPO, Rollouts
 
     torch.manual_seed(seed)
+    guard = Guard(max_gap=settings.max_gap, max_flat=settings.max_flat)
     base, arguments = lineage.base_model(config, agent.name), _arguments(settings, work, seed)
     model = lora(model, settings.lora)
     with sandbox(config) as pool, reward_model(config, agent, settings, work, usage) as reward:
@@ -211,15 +215,15 @@ def train(
         rows = dataset_rows(key_steps, settings.batch // settings.generations)
         rollouts = Rollouts(
             codec=codec, key_steps=key_steps, reward=reward, pool=pool, tools=tools, limits=config.protocol,
-            short_horizon=agent.short_horizon, turn_tokens=settings.turn_tokens,
+            short_horizon=agent.short_horizon, sampling=_sampling(settings),
             context=min(settings.max_prompt + settings.max_completion, config.models[base].context),
         )  # fmt: skip
         trainer = AgentGRPO(
             model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=codec.tokenizer,
-            callbacks=[ProgressCallback(f"grpo {agent.name}")], optimizers=optimizers(model, settings),
-            rollouts=rollouts, negative_weight=settings.negative_weight,
+            callbacks=[ProgressCallback(f"grpo {agent.name}"), guard], optimizers=optimizers(model, settings),
+            rollouts=rollouts, negative_weight=settings.negative_weight, mask_truncated=settings.mask_truncated,
+            counted=lambda engine: usage.counted(engine, "student"),
         )  # fmt: skip
-        trainer.engine = usage.counted(trainer.engine, "student")
         quiet(trainer)
         if settings.eval_every and held_out:
             curve = HeldOut(held_out, config.sampling.evaluate, every=settings.eval_every, batch=settings.batch)
@@ -229,8 +233,13 @@ def train(
     return trainer.accelerator.unwrap_model(trainer.model), trainer.state.log_history
 
 
+def _sampling(settings: Grpo) -> Sampling:
+    """How rollouts are sampled: from the whole distribution, whose log-probabilities the loss takes."""
+    return Sampling(temperature=settings.temperature, top_p=1.0, top_k=0, max_new_tokens=settings.turn_tokens)
+
+
 def _arguments(settings: Grpo, work: Path, seed: int):
-    """The settings in TRL's words: a `GRPOConfig`."""
+    """The settings in TRL's words: a `GRPOConfig`. Raises `ScoreError` if the sampler needs a vLLM that is not here."""
     from trl import GRPOConfig
 
     from score.train.optim import trainer_arguments
@@ -244,8 +253,30 @@ def _arguments(settings: Grpo, work: Path, seed: int):
         epsilon=settings.epsilon,
         loss_type=settings.loss_type,
         scale_rewards=settings.scale_rewards if settings.scale_rewards != "none" else False,
+        **_sampler(settings),
         **trainer_arguments(settings, work, seed),
     )
+
+
+def _sampler(settings: Grpo) -> dict[str, Any]:
+    """TRL's words for who samples, and for how the loss corrects a sampler that differs from the trainer."""
+    if settings.sampler == "transformers":
+        return {}
+    if importlib.util.find_spec("vllm") is None:
+        raise ScoreError(
+            f"sampler {settings.sampler} needs vLLM beside TRL, which is not in this environment; use the CUDA image "
+            "`train`, or sampler: transformers"
+        )
+    server = {"vllm_server_base_url": settings.sampler_url} if settings.sampler == "vllm_server" else {}
+    return {
+        "use_vllm": True,
+        "vllm_mode": settings.sampler.removeprefix("vllm_"),
+        "vllm_gpu_memory_utilization": settings.sampler_memory,
+        "vllm_importance_sampling_correction": settings.importance != "none",
+        **({} if settings.importance == "none" else {"vllm_importance_sampling_mode": settings.importance}),
+        "vllm_importance_sampling_clip_max": settings.importance_max,
+        **server,
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:

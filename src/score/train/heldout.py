@@ -19,7 +19,7 @@ from score.data.metric import by_rules, metric_of
 from score.engine.transformers import TransformersEngine
 from score.errors import InfrastructureError, ScoreError
 from score.records import StopReason, Task, derive_seed
-from score.train.trainer import AgentGRPO, Rollouts, TrainerEngine
+from score.train.trainer import CHUNK, AgentGRPO, Rollouts
 
 log = logging.getLogger("heldout")
 
@@ -57,7 +57,7 @@ class HeldOut(TrainerCallback):
 
     def __init__(self, tasks: Sequence[Task], sampling: Sampling, *, every: int, batch: int) -> None:
         self.tasks, self.sampling, self.every = ruled(tasks), sampling, every
-        self.batch = min(batch, TrainerEngine.CHUNK)  # it decodes beside the trainer's own memory
+        self.batch = min(batch, CHUNK)  # it decodes beside the trainer's own memory
         self.trainer: AgentGRPO | None = None  # set once it exists: it takes its callbacks first
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
@@ -71,7 +71,7 @@ class HeldOut(TrainerCallback):
 
     def _look(self) -> dict[str, float]:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        share, n = accuracy(model, self.tasks, self.trainer.rollouts, self.sampling, self.batch)
-        model.train()
+        with self.trainer.whole_weights():
+            share, n = accuracy(model, self.tasks, self.trainer.rollouts, self.sampling, self.batch)
         log.info("%.1f %% of %d held-out questions", 100 * share, n)
         return {"heldout/accuracy": share, "heldout/n": float(n)}

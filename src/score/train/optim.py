@@ -27,6 +27,7 @@ def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
         "save_steps": settings.save_every,
         "save_total_limit": 2,
         "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # which would log the last good loss in place of one that is no number
         "report_to": "none",
         "disable_tqdm": True,
         "seed": seed,
