@@ -28,4 +28,5 @@ rule all:
         PLAN.figures(),
         PLAN.headline(),
         PLAN.ledger(),
+        rules.page.output,
         f"{PLAN.root}/config.resolved.yaml",

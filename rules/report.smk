@@ -5,6 +5,7 @@ localrules:
     write_table,
     headline,
     ledger,
+    page,
     write_ablation,
 
 
@@ -91,6 +92,24 @@ rule headline:
         "--out-md {output} > {log} 2>&1"
 
 
+# Figures' numbers (.md) are read from beside their pictures.
+rule page:
+    input:
+        parts=PLAN.parts(),
+    output:
+        f"{PLAN.root}/report/index.html",
+    log:
+        f"{PLAN.root}/logs/report/page.log",
+    container:
+        "containers/core.sif"
+    params:
+        code=PLAN.code("page"),
+        title=PLAN.config.title,
+        image=PLAN.image("core"),
+    shell:
+        "python -m score.report.page --title {params.title:q} --parts {input.parts} --out {output} > {log} 2>&1"
+
+
 if PLAN.baseline_scores():
 
     localrules:
@@ -163,9 +182,7 @@ if PLAN.ladder:
             agents=f"{PLAN.root}/agents.json",
             logs=PLAN.rl_logs(),
         output:
-            multiext(
-                f"{PLAN.root}/figures/learning_curves", ".pdf", ".png", ".csv", ".md"
-            ),
+            multiext(f"{PLAN.root}/figures/learning_curves", ".pdf", ".png", ".csv", ".md"),
         log:
             f"{PLAN.root}/logs/report/learning_curves.log",
         container:
@@ -190,9 +207,7 @@ if PLAN.ladder and PLAN.counts_teaching:
             scores=PLAN.scores([1, 2]),
             records=sum(asked.teaching(PLAN).values(), []),
         output:
-            multiext(
-                f"{PLAN.root}/figures/teacher_tokens", ".pdf", ".png", ".csv", ".md"
-            ),
+            multiext(f"{PLAN.root}/figures/teacher_tokens", ".pdf", ".png", ".csv", ".md"),
         log:
             f"{PLAN.root}/logs/report/teacher_tokens.log",
         container:
@@ -242,9 +257,7 @@ if PLAN.ladder and PLAN.micro:
         input:
             agents=f"{PLAN.root}/agents.json",
             scores=PLAN.horizon_scores(),
-            tasks=expand(
-                f"{PLAN.root}/data/{{name}}.jsonl", name=PLAN.config.benchmarks
-            ),
+            tasks=expand(f"{PLAN.root}/data/{{name}}.jsonl", name=PLAN.config.benchmarks),
         output:
             multiext(f"{PLAN.root}/figures/horizon", ".pdf", ".png", ".csv", ".md"),
         log:
@@ -263,9 +276,7 @@ if PLAN.ladder and PLAN.micro:
         input:
             data=PLAN.variance_data(),
         output:
-            multiext(
-                f"{PLAN.root}/figures/gradient_variance", ".pdf", ".png", ".csv", ".md"
-            ),
+            multiext(f"{PLAN.root}/figures/gradient_variance", ".pdf", ".png", ".csv", ".md"),
         log:
             f"{PLAN.root}/logs/report/gradient_variance.log",
         container:
@@ -289,9 +300,7 @@ if PLAN.taught:
             scores=PLAN.taught_scores(),
             corrections=PLAN.taught_corrections(),
         output:
-            multiext(
-                f"{PLAN.root}/figures/teacher_quality", ".pdf", ".png", ".csv", ".md"
-            ),
+            multiext(f"{PLAN.root}/figures/teacher_quality", ".pdf", ".png", ".csv", ".md"),
         log:
             f"{PLAN.root}/logs/report/teacher_quality.log",
         container:

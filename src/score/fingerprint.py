@@ -87,6 +87,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "score": (*_RIGHT, "evaluate/score.py", "evaluate/samples.py", "evaluate/remembered.py", "evaluate/outcome.py"),
     "report": _TABLES,
     "claims": (*_TABLES, "report/reproduction.py", "report/claims.yaml"),
+    "page": ("report/page.py",),
     "ledger": ("usage.py", "report/ledger.py"),
     "figures": (
         *(f"report/figures/{name}.py" for name in ("style", "values", "figure3a", "figure3b", "learning_curves")),

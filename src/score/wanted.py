@@ -174,6 +174,12 @@ class Wanted:
         """Whether it is known what the teacher wrote: not for published demonstrations, nor where nothing is run."""
         return self.config.data.demonstrations.source != "published" and not self.config.from_reported
 
+    def parts(self) -> list[str]:
+        """What the report's page shows, in its order."""
+        files = [*self.headline(), *self.tables(), *self.figures()]
+        numbers = [f"{path.removesuffix('.png')}.md" for path in files if path.endswith(".png")]
+        return [path for path in files if path.endswith((".md", ".png")) and path not in numbers]
+
     def headline(self) -> list[str]:
         """The table of all agents over groups of benchmarks."""
         return [] if self.config.from_reported else [f"{self.root}/tables/headline.md"]

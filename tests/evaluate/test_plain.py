@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from score.evaluate.mathverify import verify
 from score.evaluate.metrics import math_equal
-from score.evaluate.plain import LONGEST, apart, values
+from score.evaluate.plain import LONGEST, Plain, apart, plain
 
 
 @pytest.mark.parametrize(
@@ -27,28 +27,62 @@ from score.evaluate.plain import LONGEST, apart, values
         (r"\left( 2, \frac{\pi}{3} \right)", "()", [2, math.pi / 3]),
         ("[1, 4)", "[)", [1, 4]),
         ("(1, 2, -3)", "()", [1, 2, -3]),
+        ("2^{10}", "", [1024]),
+        ("2**10 - 2^3", "", [1016]),
+        ("3(1+2)(2)", "", [18]),
+        (r"-2^2 + \frac{6}{3}^2", "", [0]),
     ],
 )
 def test_values_of_plain_answers(answer, brackets, expected):
-    assert values(answer) == (brackets, pytest.approx(expected))
+    found = plain(answer)
+    assert (found.brackets, found.letters) == (brackets, frozenset())
+    assert found.values == pytest.approx(expected)
+
+
+def test_letters_stand_for_numbers():
+    assert plain("2x^2y + 3").letters == {"x", "y"}
+    assert plain("2x^2y + 3").values == pytest.approx(plain("2yxx + 6 * 1 - 3").values)
+    assert apart("x+1", "x-1")
+    assert apart("(x, 1)", "(1, x)")
+    assert apart("n^2", "n^3")
+    assert not apart("x+1", "y+2"), "whether the name matters is not known here"
+    assert not apart("(x-1)(x+1)", "x^2-1")
+    assert not apart("x", "2")
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        *("", "x", "2x", "12%", r"12\%", "1,250", "2 3", "1/2/3", "2^{10}", "30^\\circ", "1e3", "²", "(", "()", "(1)"),
+        *(
+            "",
+            "12%",
+            r"12\%",
+            "1,250",
+            "2 3",
+            "1/2/3",
+            "2^{1/2}",
+            "2^x",
+            "2^{2}^{2}",
+            "30^\\circ",
+            "1e3",
+            "²",
+            "(",
+            "()",
+        ),
+        *("i", "1+2i", "2e", "f(2)", "x2", "x/2", "9^{999}", "even", r"\text{odd}"),
         *(r"1\frac{1}{2}", r"2\dfrac{1}{2}", r"\frac12", r"\sqrt2", r"\sqrt[3]{8}", r"\sqrt{-1}", r"\frac{1}{0}"),
-        *(r"\{1, 2\}", r"(-\infty, 3]", "(1, x)", r"\pip", "1 +", "__import__", "-" * LONGEST + "1", "9" * 400),
+        *(r"\{1, 2\}", r"(-\infty, 3]", "(1, i)", r"\pip", "1 +", "__import__", "-" * LONGEST + "1", "9" * 400),
     ],
 )
 def test_what_is_not_plain_has_no_values(answer):
-    assert values(answer)[1] == ()
+    assert plain(answer) == Plain()
     assert not apart(answer, "77")
 
 
 NUMBERS = [
     *("2", "-2", "2.0004", "2.5", "200", "7/3", r"\frac{7}{3}", r"\frac{-7}{3}", "2.3333", r"2\sqrt{3}", r"\sqrt{12}"),
     *(r"\sqrt{13}", r"\frac{\sqrt{3}}{2}", r"\frac{\pi}{2}", r"2\pi", "1.5708", r"1-\sqrt{2}", r"-\sqrt{2}+1", "0"),
+    *("x", "2x", "x+1", "x-1", "x^2-1", "(x-1)(x+1)", "x^2+1", "xy", "yx", "x+y", r"\frac{x}{2}", "odd", "B", "C"),
     *("(1, 2)", "(2, 1)", "[1, 2]", "(1, 2]", r"(1, \frac{4}{2})", "(1, 2, 3)", r"\left[1, \sqrt{4}\right]"),
 ]
 

@@ -77,6 +77,8 @@ def test_the_sampler_and_the_trainer_agree_in_one_process(random_student, tmp_pa
     trainer.train()
     assert len(log_of(trainer)) == SETTINGS.updates
     assert all(0 < row["sampling/gap"] < 1e-4 for row in log_of(trainer))
+    events = next((tmp_path / "checkpoints").rglob("events.out.tfevents*")).read_bytes()
+    assert b"train/sampling/gap" in events
     assert all(row["entropy"] > 0 and row["frac_reward_zero_std"] <= 1 for row in log_of(trainer))
 
 

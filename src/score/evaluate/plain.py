@@ -1,7 +1,8 @@
-"""Answers so plain that their values are known without a computer algebra system: numbers, and pairs of numbers.
+"""Answers so plain that their values are known without a computer algebra system.
 
-Most answers are, and reading one of them as LaTeX takes math-verify 5 to 30 ms. Here only what is plainly different is
-told apart; whatever is left open is math-verify's to decide.
+Numbers, polynomials, and lists of them in brackets: most answers are, and reading one of them as LaTeX takes
+math-verify 5 to 30 ms, after a second for its start. Here only what is plainly different is told apart, at one point
+where letters stand for numbers; whatever is left open is math-verify's to decide.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import functools
 import math
 import operator
 import re
+from dataclasses import dataclass
 
 NEAR = 1e-3
 """Values that differ by no more may be one number, rounded by whoever wrote it."""
@@ -18,51 +20,75 @@ NEAR = 1e-3
 LONGEST = 200
 """Characters; what is longer is not plain."""
 
-_NUMBER = re.compile(r"(\\[dt]?frac(?=\{)|\\sqrt(?=\{)|\\pi(?![a-zA-Z])|\\cdot(?![a-zA-Z])|[\d.+{}\s-])+", re.ASCII)
+_PLAIN = re.compile(
+    r"(\\[dt]?frac(?=\{)|\\sqrt(?=\{)|\\pi(?![a-zA-Z])|\\cdot(?![a-zA-Z])|[a-df-hj-zA-Z\d.+*^(){}\s-])+", re.ASCII
+)  # without e and i, which are numbers
 _SLASHED = re.compile(r"(-?\d+) ?/ ?(\d+)", re.ASCII)
-_MIXED = re.compile(r"[\d.]\s*\\[dt]?frac")  # 1\frac{1}{2} is a sum, x\frac{1}{2} a product
+_AMBIGUOUS = re.compile(r"[\d.]\s*\\[dt]?frac|[a-zA-Z]\s*\(")  # 1\frac{1}{2} is a sum, f(2) no product
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 _ROOT = re.compile(r"\\sqrt\{([^{}]*)\}")
-_PRODUCT = re.compile(r"(?<=[\d)i]) *(?=sqrt|pi|\()")
+_POWER = re.compile(r"(?:\^|\*\*)\s*(?:\{\s*(-?\d+)\s*\}|(\d+))", re.ASCII)
+_PRODUCT = re.compile(r"(?<=[\da-zA-Zπ)])\s*(?=[a-zA-Zπ√(])")
 _LIST = re.compile(r"(?:\\left)?([(\[])(.+,.+?)(?:\\right)?([)\]])", re.DOTALL)
 
-_BINARY = {ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv}
+_BINARY = {
+    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: math.pow,
+}  # fmt: skip
 _UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 
 
+@dataclass(frozen=True)
+class Plain:
+    """An answer's brackets (none around a single value), its letters, and its values; none where it is not plain."""
+
+    brackets: str = ""
+    letters: frozenset[str] = frozenset()
+    values: tuple[float, ...] = ()
+
+
 def apart(left: str, right: str) -> bool:
-    """Whether both answers are plain numbers, or lists of as many in the same brackets, of plainly different value.
+    """Whether both answers are plain, of as many values in the same brackets and letters, and one plainly differs.
 
     math-verify comes to the same, except that it takes all intervals with their ends exchanged for the empty set.
     """
-    (brackets, ours), (others, theirs) = values(left), values(right)
-    return brackets == others and len(ours) == len(theirs) and any(map(_differ, ours, theirs))
+    ours, theirs = plain(left), plain(right)
+    if (ours.brackets, ours.letters, len(ours.values)) != (theirs.brackets, theirs.letters, len(theirs.values)):
+        return False
+    return any(map(_differ, ours.values, theirs.values))
 
 
 @functools.lru_cache(maxsize=1 << 16)
-def values(answer: str) -> tuple[str, tuple[float, ...]]:
-    """(brackets, values) of a plain answer; a number has no brackets. Without values where it is not plain."""
+def plain(answer: str) -> Plain:
+    """What is known of an answer by its text alone."""
     answer = answer.strip()
     if len(answer) > LONGEST:
-        return "", ()
+        return Plain()
     listed = _LIST.fullmatch(answer)
-    parts = [value(part) for part in (listed[2].split(",") if listed else [answer])]
-    return (listed[1] + listed[3] if listed else "", () if None in parts else tuple(parts))
+    found = [_value(part.strip()) for part in (listed[2].split(",") if listed else [answer])]
+    if None in found:
+        return Plain()
+    letters = frozenset().union(*(letters for _, letters in found))
+    return Plain(listed[1] + listed[3] if listed else "", letters, tuple(value for value, _ in found))
 
 
-def value(text: str) -> float | None:
-    r"""The value of a number written with digits, `\frac`, `\sqrt`, `\pi`, signs and products, or as 3/4; else None."""
-    text = _SLASHED.sub(r"\\frac{\1}{\2}", text.strip()) if _SLASHED.fullmatch(text.strip()) else text.strip()
-    if not _NUMBER.fullmatch(text) or _MIXED.search(text):
+def _value(text: str) -> tuple[float, frozenset[str]] | None:
+    r"""The value of an expression of digits, letters, `\frac`, `\sqrt`, `\pi`, signs, products and whole powers, or of
+    3/4; and its letters."""
+    text = _SLASHED.sub(r"\\frac{\1}{\2}", text) if _SLASHED.fullmatch(text) else text
+    if not _PLAIN.fullmatch(text) or _AMBIGUOUS.search(text):
         return None
-    text, before = text.replace("\\cdot", " * ").replace("\\pi", "pi"), ""
+    text, before = _POWER.sub(r"**(\1\2)", text.replace("\\cdot", " * ").replace("\\pi", "π")), ""
     while text != before:
-        before, text = text, _ROOT.sub(r"sqrt(\1)", _FRACTION.sub(r"((\1)/(\2))", text))
+        before, text = text, _ROOT.sub(r"√(\1)", _FRACTION.sub(r"((\1)/(\2))", text))
+    if "^" in text or re.search(r"\*\*\([^()]*\)\s*\*\*", text):
+        return None  # another power than a whole one, or one of a power
     try:
-        found = _evaluated(ast.parse(_PRODUCT.sub("*", text), mode="eval").body)
-    except (ValueError, SyntaxError, ArithmeticError, RecursionError):
+        tree = ast.parse(_PRODUCT.sub("*", text).replace("√", "sqrt").replace("π", "pi"), mode="eval").body
+        value = _evaluated(tree)
+    except (ValueError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
         return None
-    return found if math.isfinite(found) else None
+    letters = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and len(node.id) == 1)
+    return (value, letters) if math.isfinite(value) else None
 
 
 def _evaluated(node: ast.expr) -> float:
@@ -72,6 +98,8 @@ def _evaluated(node: ast.expr) -> float:
             return float(number)
         case ast.Name("pi"):
             return math.pi
+        case ast.Name(letter) if len(letter) == 1:
+            return math.sqrt(ord(letter))  # a number that no answer is about
         case ast.Call(ast.Name("sqrt"), [of], []):
             return math.sqrt(_evaluated(of))
         case ast.UnaryOp(sign, of) if type(sign) in _UNARY:

@@ -16,7 +16,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from score.evaluate.mathverify import Verifier
-from score.fingerprint import code
 from score.records import content_key
 
 log = logging.getLogger(__name__)
@@ -59,6 +58,8 @@ def remembered(path: Path) -> Iterator[Remembered]:
 @functools.cache
 def _deciders() -> str:
     """The versions of all that decides a verdict."""
+    from score.fingerprint import code  # a tenth of a second, which most parts do not need
+
     packages = ("math-verify", "latex2sympy2_extended", "sympy", "antlr4-python3-runtime")
     return content_key(code(("evaluate/mathverify.py", "evaluate/plain.py")), *map(version, packages))
 

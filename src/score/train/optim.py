@@ -28,7 +28,7 @@ def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
         "save_total_limit": 2,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # which would log the last good loss in place of one that is no number
-        "report_to": "none",
+        "report_to": "tensorboard",  # event files in `runs/` beside the checkpoints; log.csv comes at the end
         "disable_tqdm": True,
         "seed": seed,
         "data_seed": seed,
