@@ -18,6 +18,7 @@ from score.correct.sets import KeyStep
 from score.errors import InfrastructureError, ScoreError
 from score.records import Step, Task
 from score.train.grpo import dataset_rows, usable
+from score.train.rows import LeftOut
 from score.train.trainer import AgentGRPO, Rollouts
 
 SETTINGS = Grpo(
@@ -42,7 +43,7 @@ class Recorder(AgentGRPO):
         return super()._compute_loss(model, inputs)
 
 
-def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, cls=Recorder, negative_weight=1.0):
+def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, cls=Recorder, negative_weight=1.0, **more):
     from datasets import Dataset
     from trl import GRPOConfig
 
@@ -52,7 +53,7 @@ def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, c
     model.save_pretrained(tmp_path / "start")
     arguments = GRPOConfig(
         max_steps=SETTINGS.updates, num_generations=SETTINGS.generations, max_completion_length=SETTINGS.max_completion,
-        temperature=1.0, **trainer_arguments(SETTINGS, tmp_path, 0),
+        temperature=1.0, **trainer_arguments(SETTINGS, tmp_path, 0) | more,
     )  # fmt: skip
     rows = dataset_rows(steps, SETTINGS.batch // SETTINGS.generations)
     rollouts = Rollouts(
@@ -185,11 +186,13 @@ def test_prefixes_that_no_longer_replay_are_left_out_and_named(caplog):
     from score.train.grpo import replaying
 
     stale = dataclasses.replace(key_step("Bo"), prefix=(dataclasses.replace(PREFIX[0], observation="17"),))
-    kept = replaying([key_step("Ba"), stale], micro_config(), LocalPool(), {"web_search": str.upper})
+    left_out = LeftOut()
+    kept = replaying([key_step("Ba"), stale], micro_config(), LocalPool(), {"web_search": str.upper}, left_out)
     assert [k.task.id for k in kept] == ["Ba"]
+    assert left_out.rows == [("Bo", "no_replay")]
     assert "1 of 2 prefixes do not replay" in caplog.text
     with pytest.raises(ScoreError, match="none of 1 prefixes replays"):
-        replaying([stale], micro_config(), LocalPool(), {"web_search": str.upper})
+        replaying([stale], micro_config(), LocalPool(), {"web_search": str.upper}, LeftOut())
 
 
 def test_fewer_prompts_than_an_update_takes_are_repeated():
@@ -199,10 +202,13 @@ def test_fewer_prompts_than_an_update_takes_are_repeated():
     assert {row["index"] for row in rows} == {0, 1, 2}
 
 
-def test_a_row_is_dropped_and_counted_when_its_prefix_is_too_long(random_student):
-    kept, counts = usable([key_step("Ba"), key_step("Bo" * 200)], random_student[1], max_prompt=100)
-    assert len(kept) == 1
-    assert counts == {"given": 2, "used": 1, "too_long": 1}
+def test_a_row_whose_prefix_is_too_long_or_whose_fix_is_empty_is_dropped_counted_and_named(random_student):
+    empty = dataclasses.replace(key_step("Be"), fix=Step(" ", ""))
+    left_out = LeftOut()
+    kept, counts = usable([key_step("Ba"), key_step("Bo" * 200), empty], random_student[1], 100, left_out)
+    assert [k.task.id for k in kept] == ["Ba"]
+    assert counts == {"given": 3, "used": 1, "too_long": 1, "empty_turn": 1}
+    assert left_out.rows == [("Be", "empty_turn"), ("Bo" * 200, "too_long")]
 
 
 class Scored(Recorder):

@@ -25,7 +25,7 @@ def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
         "lr_scheduler_type": settings.schedule,
         "max_grad_norm": settings.grad_clip,
         "save_steps": settings.save_every,
-        "save_total_limit": 2,
+        "save_total_limit": settings.keep,
         "logging_steps": 1,
         "report_to": "none",
         "disable_tqdm": True,
@@ -33,7 +33,7 @@ def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
         "data_seed": seed,
         "use_cpu": not cuda,
         "bf16": cuda,
-        "activation_checkpointing": cuda,
+        "activation_checkpointing": cuda if settings.checkpointing is None else settings.checkpointing,
     }
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.utils.data import Sampler
 from trl import GRPOTrainer
 
 from score.agent.drivers import run_episodes
@@ -26,6 +27,7 @@ from score.engine.codec import ChatCodec
 from score.errors import InfrastructureError
 from score.records import StopReason, Trajectory
 from score.sandbox.base import SandboxPool, Tools
+from score.train.order import PerEpoch
 
 Reward = Callable[[Sequence[Trajectory], Sequence[KeyStep]], list[tuple[float | None, str]]]
 """(reward, tier) per rollout; one without a reward takes no part in its group's step. Raises `InfrastructureError`
@@ -141,6 +143,9 @@ class AgentGRPO(GRPOTrainer):
             self, rollouts.codec, batch=batch, turn_tokens=rollouts.turn_tokens, context=rollouts.context
         )
         self.rows: list[dict] = []
+
+    def _get_train_sampler(self, dataset=None) -> Sampler:
+        return PerEpoch(super()._get_train_sampler(dataset), self)
 
     def _generate_and_score_completions(self, inputs):
         self.rows = inputs  # TRL hands rollouts the prompts alone; the other columns are read from here
