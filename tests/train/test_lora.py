@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from test_dpo import SETTINGS as DPO
 from test_dpo import key_step as dpo_step
 from test_grpo import key_step, make_trainer
+from test_grpo_provenance import mapping
 from test_sft import trajectory
 
 from score.agent.protocol import Message
@@ -41,7 +43,7 @@ def train(begin: StartModel, settings: Sft, out: Path):
     data = training_set([trajectory(n) for n in ("Bo", "Ba", "Be", "Bi")], begin.codec, 256)
     model, history = sft.train(begin.model, begin.codec, data, settings, out / "work", 0, "test")
     logits = logits_of(model)
-    finish(out, model, begin, settings, history, {}, out / "work", data.left_out)
+    finish(out, model, begin, history, {}, out / "work", settings, data.left_out)
     return logits
 
 
@@ -181,8 +183,41 @@ def test_grpo_trains_adapters_and_leaves_tied_embeddings_alone(tmp_path):
         assert torch.equal(logits_of(model), logits_of(before)), "the reference is what it started from"
     assert not torch.equal(logits_of(model), logits_of(before))
     settings = ALONE.model_copy(update={"lora": Lora(r=4, alpha=8)})
-    finish(tmp_path / "out", model, begin, settings, trainer.state.log_history, {}, tmp_path, LeftOut())
+    finish(tmp_path / "out", model, begin, trainer.state.log_history, {}, tmp_path, settings, LeftOut())
     merged, _ = load_model(str(tmp_path / "out/model"), "float32")
     assert tied(merged)
     assert torch.equal(merged.get_input_embeddings().weight, embeddings)
-    assert [row["kl"] for row in trainer.state.log_history if "kl" in row][0] == pytest.approx(0, abs=1e-5)
+    assert next(row["kl"] for row in trainer.state.log_history if "kl" in row) == pytest.approx(0, abs=1e-5)
+
+
+def test_every_stage_goes_on_from_an_adapter_of_the_one_before(tmp_path):
+    """Through the command lines: SFT, SFT, then RL and DPO; each adapter belongs to the shipped student."""
+    from score.jsonl import write_rows
+    from score.train import grpo
+
+    alone, few = {"lora": {"r": 4, "alpha": 8, "merge": False}, "batch": 4, "micro_batch": 4}, {"epochs": 1}
+    rl = {"updates": 1, "generations": 4, "eval_every": 0, "beta": 0.0}
+    training = {
+        "sft": {"cold_start": alone | few, "score_sft": alone | few},
+        "grpo": {"score_rl": alone | rl},
+        "dpo": {"key_step_pairs": alone | few},
+    }
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(mapping({"training": training})))
+    turns = [trajectory(name) for name in ("Bo", "Ba", "Be", "Bi")]
+    write_rows(tmp_path / "sft.jsonl", [t.to_json() for t in (*turns, trajectory("Bu", plan=" "))])
+    write_rows(tmp_path / "rl.jsonl", [key_step(name).to_json() for name in ("Ba", "Bo")])
+    for main, agent, data, rank in (
+        (sft.main, "bc20", "sft.jsonl", 4),
+        (sft.main, "score_sft", "sft.jsonl", 8),
+        (grpo.main, "score_rl", "rl.jsonl", 12),
+        (dpo.main, "dpo", "rl.jsonl", 12),
+    ):
+        out = tmp_path / "train" / f"{agent}-s0"
+        words = {"config": tmp_path / "config.yaml", "agent": agent, "root": tmp_path, "out": out}
+        words |= {"work": tmp_path / "work" / agent, "data": tmp_path / data}
+        main([word for name, value in words.items() for word in (f"--{name}", str(value))])
+        config = json.loads((out / "model/adapter_config.json").read_text())
+        assert (config["base_model_name_or_path"], config["r"]) == (str(WEIGHTS), rank)
+        assert json.loads((out / "provenance.json").read_text())["model"] == model_digest(str(out / "model"))
+        named = ["id,reason", "Bu,empty_turn"] if data == "sft.jsonl" else ["id,reason"]
+        assert (out / "left_out.csv").read_text().splitlines() == named

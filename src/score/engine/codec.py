@@ -11,10 +11,10 @@ that one. No sampled turn looks like that, so no turn in a training row does.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import zip_longest
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -23,7 +23,9 @@ from score.agent.protocol import Message
 from score.errors import ScoreError
 
 _MARK = "\u2042assistant\u2042"  # stands for an assistant turn while the template is rendered
-_PROBE = tuple(Message(role, letter) for role, letter in zip(("user", "assistant") * 2 + ("user",), "abcde", strict=True))
+_PROBE = tuple(
+    Message(role, letter) for role, letter in zip(("user", "assistant") * 2 + ("user",), "abcde", strict=True)
+)
 
 
 @dataclass(frozen=True)
@@ -55,10 +57,11 @@ class ChatCodec:
             )
         whole, turns = self._render(_plain(_PROBE, self._clean), generate=True), self.decode(self.prompt(_PROBE))
         if whole != turns:
-            at = len(os.path.commonprefix([whole, turns]))
+            at = next(i for i, (a, b) in enumerate(zip_longest(whole, turns)) if a != b)
             raise ScoreError(
                 f"the chat template of {name} writes a turn otherwise later on than when it is asked for "
-                f"({whole[at : at + 40]!r}, not {turns[at : at + 40]!r}); give it one that does not, as chat_template.jinja"
+                f"({whole[at : at + 40]!r}, not {turns[at : at + 40]!r}); give it one that does not, as "
+                "chat_template.jinja"
             )
 
     def segments(self, messages: Sequence[Message]) -> list[Segment]:

@@ -128,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, history = train(start.model, reference, start.codec, data.rows, settings, work, args.seed, label)
     settings_used = fingerprint.settings(config, "dpo", agent.name)
     record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts)
-    finish(args.out, model, start, settings, history, record, work, data.left_out)
+    finish(args.out, model, start, history, record, work, settings, data.left_out)
 
 
 if __name__ == "__main__":

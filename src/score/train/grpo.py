@@ -294,7 +294,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     facts["reward_judge"] = {"name": config.roles.reward_judge, "model": digest_of(judges[0])} if judges else None
     counts |= {"used": len(rows) - len(left_out.rows), **left_out.counts}
     record = provenance(fingerprint.settings(config, "grpo", agent.name), start=start.digest, data=counts, **facts)
-    finish(args.out, model, start, settings, history, record, work, left_out)
+    finish(args.out, model, start, history, record, work, settings, left_out)
 
 
 if __name__ == "__main__":

@@ -63,14 +63,14 @@ def finish(
     out: Path,
     model: PreTrainedModel,
     start: StartModel,
-    settings: Optim,
     history: Sequence[Mapping[str, Any]],
     record: Mapping[str, Any],
     work: Path,
+    settings: Optim,
     left_out: LeftOut,
 ) -> None:
-    """Writes `model/`, `log.csv`, `left_out.csv` and `provenance.json` below `out`; the model folder appears complete or
-    not at all.
+    """Writes `model/`, `log.csv`, `left_out.csv` and `provenance.json` below `out`; the model folder appears complete
+    or not at all.
 
     Then removes all checkpoints in `work` but the last: a job that dies before its results are accepted needs that one.
     """
