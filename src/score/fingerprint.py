@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from score.config import lineage
-from score.config.schema import Agent, Config, Model, Sandbox, Search, Section
+from score.config.schema import Agent, Config, Dpo, Grpo, Model, Sandbox, Search, Section, Sft
 from score.records import content_key
 
 _PACKAGE = Path(__file__).parent
@@ -25,7 +25,7 @@ _EPISODE = (
         "attempts.py",
         "prompts/agent.yaml",
     ),
-    *(f"engine/{name}.py" for name in ("__init__", "codec", "transformers", "openai", "vllm")),
+    *(f"engine/{name}.py" for name in ("__init__", "adapter", "codec", "transformers", "openai", "vllm")),
     *(f"sandbox/{name}.py" for name in ("worker", "interpreter", "zygote", "session", "snapshots", "channel")),
     *(f"sandbox/{name}.py" for name in ("scratch", "watch", "isolate", "gate")),
     *("search/__init__.py", "search/base.py", "search/cache.py", "search/store.py", "search/http.py"),
@@ -43,7 +43,7 @@ _MICRO = (
     *("micro/backend.py", "micro/tasks.py"),
 )
 _DEGRADED = ("micro/mutations.py", "micro/degraded.py")
-_TRAINING = ("train/start.py", "train/optim.py", "train/output.py")
+_TRAINING = ("engine/adapter.py", *(f"train/{name}.py" for name in ("rows", "start", "order", "optim", "output")))
 _TABLES = tuple(
     f"report/{name}"
     for name in (
@@ -72,7 +72,6 @@ CODE: dict[str, tuple[str, ...]] = {
     "sft": (
         "agent/protocol.py",
         "engine/codec.py",
-        "train/rows.py",
         "train/sft.py",
         *_TRAINING,
     ),
@@ -142,6 +141,7 @@ _ACCESS = {"api_key_env", "price"}  # of a model: on what terms
 _MEANS = {"require", "python", "kept"}  # of the sandbox: where it runs, not what it does
 _STORAGE = {"mode", "cache", "share_cache"}  # of a search: where its answers are kept, not whose they are
 _CORRECTING = {"accuracy"}  # of a model: how well it corrects; settings of a correction name it where it matters
+_UPKEEP = {"save_every", "keep", "checkpointing"}  # of a training: what it costs to be able to go on, and memory
 _LABELS = {"label", "tables", "baseline", "ablation", "reported"}  # of an agent: how it is shown, not what it is
 _TEACHERS = {"teacher"}  # of an agent: whose corrections it gets, which tells in the data that it is trained on
 
@@ -153,6 +153,9 @@ def deciding(value: Any) -> Any:
         Agent: _LABELS | _TEACHERS,
         Sandbox: _MEANS,
         Search: _STORAGE,
+        Sft: _UPKEEP,
+        Grpo: _UPKEEP,
+        Dpo: _UPKEEP,
     }.get(type(value))
     if isinstance(value, Model) and value.path:
         excluded = excluded | {"url"}  # where it is; without a path the address is all that says which model it is

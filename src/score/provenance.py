@@ -99,9 +99,15 @@ def model_digest(path: str, revision: str | None = None) -> str:
     return _hash_files(sorted(file for kind in ("safetensors", "bin", "json") for file in folder.glob(f"*.{kind}")))
 
 
-def record_digest(folder: Path) -> str:
-    """Hashes a finished model folder once and stores the result in it."""
+def record_digest(folder: Path, below: str | None = None) -> str:
+    """Hashes a finished model folder once and stores the result in it.
+
+    Args:
+        below: for an adapter, the digest of the model that it was trained on.
+    """
     digest = _hash_files(sorted([*folder.glob("*.safetensors"), *folder.glob("*.json")]))
+    if below is not None:
+        digest = content_key(digest, below)
     write(folder / _DIGEST_FILE, {"sha256": digest})
     return digest
 

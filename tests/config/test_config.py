@@ -76,6 +76,11 @@ def changed(path, value, base=MICRO):
         ("seeds", [-1], "seeds.0: input should be greater than or equal to 0"),
         ("theory", {"prefixes": []}, "theory.prefixes: "),
         ("data.held_out", 0, "training.grpo.score_rl.eval_every: no questions are held out"),
+        (
+            "training.sft.score_sft.lora",
+            {"merge": False},
+            "agents.ablation_no_short_horizon: beta 0.02 without lora needs .* training.sft.score_sft to true",
+        ),
         ("agents.6.data", "cold_start", "agents.dpo.data: only sft agents choose a training set"),
         (
             "agents.9.key_step_reward",

@@ -86,6 +86,7 @@ def test_what_a_server_says_touches_all_that_asks_it(change):
         lambda raw: raw["agents"][2].update(label="other", tables=[3]),
         lambda raw: raw.update(title="other", benchmarks=["math2"]),
         lambda raw: raw.update(seeds=[0, 1]),
+        lambda raw: raw["training"]["sft"]["score_sft"].update(save_every=7, keep=5, checkpointing=True),
         lambda raw: raw["search"].update(mode="record", cache="cache/search"),
         lambda raw: raw["search"].update(mode="replay", cache="elsewhere", share_cache=True),
     ],

@@ -211,6 +211,18 @@ def test_an_adapter_answers_under_its_name(engine, entry):
     assert plain.text != adapted.text
 
 
+def test_a_trained_adapter_that_is_not_merged_answers_as_the_trained_model(engine, entry, tmp_path, monkeypatch):
+    """With a server of its own, on the model that its folder names; it says what the adapter of the config says."""
+    monkeypatch.setenv(vllm.PYTHON_VARIABLE, PYTHON)
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    greedy = asked("Hello.", temperature=0.0)
+    tuned = openai.connect(entry, vllm.name(entry.model_copy(update={"adapter": "tuned"})), server=engine._server)
+    (plain,), (expected,) = complete(engine, greedy), complete(tuned, greedy)
+    with open_engine(entry, tmp_path / "server.log", path=entry.adapters["tuned"]) as trained:
+        (said,) = complete(trained, greedy)
+    assert said.token_ids == expected.token_ids != plain.token_ids
+
+
 def test_an_unknown_name_is_refused_and_named(engine, entry):
     stranger = openai.connect(entry, "stranger", server=engine._server)
     with pytest.raises(InfrastructureError, match="stranger"):

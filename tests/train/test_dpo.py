@@ -51,16 +51,18 @@ def test_sampled_ids_are_compared_as_they_were_sampled(random_student):
 def test_what_is_left_out_is_counted(random_student):
     _, codec = random_student
     hard = key_step(k=0, fix=None, wrong=None)
-    kept, counts = pairs([key_step(), hard, key_step("B" * 300)], codec, max_length=200)
-    assert len(kept) == 1
-    assert counts == {"given": 3, "used": 1, "hard_without_pair": 1, "too_long": 1}
+    empty = key_step("Be", fix=Step("", " ", text="<thought></thought><code> </code>"))
+    data = pairs([key_step(), hard, empty, key_step("B" * 300)], codec, max_length=200)
+    assert len(data.rows) == 1
+    assert data.counts == {"given": 4, "used": 1, "hard_without_pair": 1, "empty_turn": 1, "too_long": 1}
+    assert data.left_out.rows == [("Ba", "hard_without_pair"), ("Be", "empty_turn"), ("B" * 300, "too_long")]
     with pytest.raises(ScoreError, match="DPO has no pairs"):
         pairs([hard], codec, max_length=200)
 
 
 def test_training_prefers_the_fix(random_student, tmp_path):
     model, codec = random_student
-    data, _ = pairs([key_step(name) for name in ("Ba", "Bo", "Be", "Bi")], codec, max_length=256)
+    data = pairs([key_step(name) for name in ("Ba", "Bo", "Be", "Bi")], codec, max_length=256).rows
     _, history = train(model, copy.deepcopy(model), codec, data, SETTINGS, tmp_path, 0, "dpo")
     margins = [row["rewards/margins"] for row in history if "rewards/margins" in row]
     assert abs(margins[0]) < 1e-4, "the model starts as its own reference"
@@ -73,7 +75,7 @@ def test_a_killed_run_continues_to_the_same_weights(random_student, tmp_path):
 
     def run(work, kill_at=None):
         model, codec = copy.deepcopy(random_student[0]), random_student[1]
-        data, _ = pairs([key_step(name) for name in ("Ba", "Bo", "Be", "Bi")], codec, max_length=256)
+        data = pairs([key_step(name) for name in ("Ba", "Bo", "Be", "Bi")], codec, max_length=256).rows
         if kill_at is not None:
             with pytest.MonkeyPatch.context() as patch:
                 from score.train.output import ProgressCallback

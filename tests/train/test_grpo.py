@@ -16,6 +16,7 @@ from fakes import LocalPool
 from score.errors import InfrastructureError, ScoreError
 from score.records import Task
 from score.train.grpo import dataset_rows, usable
+from score.train.rows import LeftOut
 
 OBSERVATION = re.compile(r"(<\|end\|>)?(<\|user\|>Observation: .*<\|end\|><\|assistant\|>)?", re.DOTALL)
 """What lies between two sampled turns; the first end token only where the turn ran into the token limit."""
@@ -160,11 +161,13 @@ def test_prefixes_that_no_longer_replay_are_left_out_and_named(caplog):
     from score.train.grpo import replaying
 
     stale = dataclasses.replace(key_step("Bo"), prefix=(dataclasses.replace(PREFIX[0], observation="17"),))
-    kept = replaying([key_step("Ba"), stale], micro_config(), LocalPool(), {"web_search": str.upper})
+    left_out = LeftOut()
+    kept = replaying([key_step("Ba"), stale], micro_config(), LocalPool(), {"web_search": str.upper}, left_out)
     assert [k.task.id for k in kept] == ["Ba"]
+    assert left_out.rows == [("Bo", "no_replay")]
     assert "1 of 2 prefixes do not replay" in caplog.text
     with pytest.raises(ScoreError, match="none of 1 prefixes replays"):
-        replaying([stale], micro_config(), LocalPool(), {"web_search": str.upper})
+        replaying([stale], micro_config(), LocalPool(), {"web_search": str.upper}, LeftOut())
 
 
 def test_fewer_prompts_than_an_update_takes_are_repeated():
@@ -174,10 +177,13 @@ def test_fewer_prompts_than_an_update_takes_are_repeated():
     assert {row["index"] for row in rows} == {0, 1, 2}
 
 
-def test_a_row_is_dropped_and_counted_when_its_prefix_is_too_long(random_student):
-    kept, counts = usable([key_step("Ba"), key_step("Bo" * 200)], random_student[1], max_prompt=100)
-    assert len(kept) == 1
-    assert counts == {"given": 2, "used": 1, "too_long": 1}
+def test_a_row_whose_prefix_is_too_long_or_whose_fix_is_empty_is_dropped_counted_and_named(random_student):
+    empty = dataclasses.replace(key_step("Be"), fix=Step(" ", ""))
+    left_out = LeftOut()
+    kept, counts = usable([key_step("Ba"), key_step("Bo" * 200), empty], random_student[1], 100, left_out)
+    assert [k.task.id for k in kept] == ["Ba"]
+    assert counts == {"given": 3, "used": 1, "too_long": 1, "empty_turn": 1}
+    assert left_out.rows == [("Be", "empty_turn"), ("Bo" * 200, "too_long")]
 
 
 class Scored(Recorder):

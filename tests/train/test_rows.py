@@ -20,6 +20,9 @@ GOOD = Trajectory(Task("t", "q", ("1",), "toy"), "p", (STEP,), StopReason.ANSWER
         (dataclasses.replace(STEP, text=STEP.text + "\nObservation: 1"), "talks_on"),
         (dataclasses.replace(STEP, error="exception"), None),
         (dataclasses.replace(STEP, error="truncated"), "malformed"),
+        (Step("", "", None, text="<thought></thought><code></code>"), "empty_turn"),
+        (Step(" ", "\n", None), "empty_turn"),
+        (Step("", "print(1)", "1"), None),
         (dataclasses.replace(STEP, error="parse_error"), "malformed"),
     ],
 )

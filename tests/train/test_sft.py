@@ -1,5 +1,7 @@
 """SFT through TRL: what is trained on, what is refused, and that a killed run continues."""
 
+import contextlib
+
 import pytest
 import torch
 
@@ -7,7 +9,8 @@ from score.agent.protocol import step_text
 from score.config.schema import Sft
 from score.errors import ScoreError
 from score.records import Step, StopReason, Task, Trajectory
-from score.train.rows import training_set
+from score.train.output import write_left_out
+from score.train.rows import LeftOut, training_set
 from score.train.sft import train
 
 SETTINGS = Sft(lr=3e-3, epochs=30, batch=4, micro_batch=2, max_length=256, save_every=5)
@@ -32,12 +35,50 @@ def test_what_is_not_trained_on_is_counted(random_student):
         trajectory("d", steps=(bad_step, *trajectory().steps)),
         trajectory("e", plan=None),
         trajectory("f" * 300),
+        trajectory("g", plan=" "),
+        trajectory("h", steps=(Step("", " ", "", text="<thought></thought><code> </code>"), *trajectory().steps)),
     ]
     data = training_set(given, codec, max_length=256)
     assert len(data.rows) == 1
-    assert {k: data.counts[k] for k in ("given", "rows", "not_right", "malformed", "too_long")} == {
-        "given": 6, "rows": 1, "not_right": 2, "malformed": 2, "too_long": 1,
+    assert {k: n for k, n in data.counts.items() if "tokens" not in k} == {
+        "given": 8, "rows": 1, "not_right": 2, "malformed": 2, "too_long": 1, "empty_turn": 2,
     }  # fmt: skip
+    reasons = {"b": "not_right", "c": "not_right", "d": "malformed", "e": "malformed", "f" * 300: "too_long"}
+    assert dict(data.left_out.rows) == reasons | {"g": "empty_turn", "h": "empty_turn"}
+
+
+def test_what_is_not_trained_on_is_named_in_a_file_beside_the_model(tmp_path):
+    write_left_out(tmp_path / "run" / "left_out.csv", LeftOut([("a,1", "too_long"), ("b", "empty_turn")]))
+    assert (tmp_path / "run" / "left_out.csv").read_text() == 'id,reason\n"a,1",too_long\nb,empty_turn\n'
+
+
+def test_rows_of_like_length_share_an_update(random_student, tmp_path):
+    """Then fewer tokens of an update are padding; the same rows are trained on all the same."""
+    model, codec = random_student
+    data = training_set([trajectory("B" + "a" * (i % 8 * 8)) for i in range(32)], codec, 256)
+
+    def padding(group_by_length: bool) -> tuple[float, int]:
+        settings = SETTINGS.model_copy(update={"epochs": 1, "group_by_length": group_by_length, "micro_batch": 4})
+        seen = []
+
+        def note(module, args, kwargs):
+            seen.append((kwargs["input_ids"].numel(), int(kwargs["attention_mask"].sum())))
+
+        with _hooked(model, note):
+            train(model, codec, data, settings, tmp_path / str(group_by_length), 0, "test")
+        width, real = map(sum, zip(*seen, strict=True))
+        return 1 - real / width, real
+
+    (grouped, trained), (random, also) = padding(True), padding(False)
+    assert trained == also == sum(len(row["input_ids"]) for row in data.rows)
+    assert grouped < 0.7 * random
+
+
+@contextlib.contextmanager
+def _hooked(model, note):
+    handle = model.register_forward_pre_hook(note, with_kwargs=True)
+    yield
+    handle.remove()
 
 
 def test_an_empty_training_set_says_why(random_student):

@@ -32,7 +32,7 @@ class Recorder(AgentGRPO):
         return super()._compute_loss(model, inputs)
 
 
-def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, cls=Recorder, negative_weight=1.0):
+def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, cls=Recorder, negative_weight=1.0, **more):
     from datasets import Dataset
     from trl import GRPOConfig
 
@@ -41,8 +41,8 @@ def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, c
     model, codec = student
     model.save_pretrained(tmp_path / "start")
     arguments = GRPOConfig(
-        max_steps=SETTINGS.updates, num_generations=SETTINGS.generations, max_completion_length=SETTINGS.max_completion,
-        temperature=1.0, **trainer_arguments(SETTINGS, tmp_path, 0),
+        num_generations=SETTINGS.generations, max_completion_length=SETTINGS.max_completion, temperature=1.0,
+        **trainer_arguments(SETTINGS, tmp_path, 0) | {"max_steps": SETTINGS.updates} | more,
     )  # fmt: skip
     rows = dataset_rows(steps, SETTINGS.batch // SETTINGS.generations)
     rollouts = Rollouts(

@@ -254,6 +254,7 @@ def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str,
     _known(
         f"{where}.settings", agent.settings, getattr(config.training, agent.method), f"training.{agent.method} entry"
     )
+    _check_reference(config, where, agent, earlier[agent.start])
     if agent.method != "sft" and agent.data is not None:
         raise ScoreError(f"config: {where}.data: only sft agents choose a training set; {agent.method} has its own")
     if agent.teacher is not None:
@@ -274,6 +275,18 @@ def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str,
                     f"config: {where}: none of its ancestors is trained on cold_start, so it has no corrections"
                 )
             chain = earlier[chain.start]
+
+
+def _check_reference(config: Config, where: str, agent: Agent, start: Agent) -> None:
+    """What a full fine-tuning with a KL term is held to is loaded once more, by TRL, from a folder with all weights."""
+    if agent.method != "grpo" or start.method == "prompt":
+        return
+    settings, before = config.training.grpo[agent.settings], getattr(config.training, start.method)[start.settings]
+    if settings.beta and settings.lora is None and before.lora is not None and not before.lora.merge:
+        raise ScoreError(
+            f"config: {where}: beta {settings.beta} without lora needs a start with all its weights; set lora.merge of "
+            f"training.{start.method}.{start.settings} to true"
+        )
 
 
 def _known(where: str, word: str, valid: Iterable[str], kind: str) -> None:

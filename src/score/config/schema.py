@@ -199,6 +199,7 @@ class Lora(Section):
     r: Count = 16
     alpha: Count = 32
     dropout: Share = 0.0
+    merge: bool = Field(True, description="put the trained adapter into the weights; false: keep it as an adapter")
 
 
 class Optim(Section):
@@ -213,12 +214,17 @@ class Optim(Section):
     schedule: Literal["constant", "linear", "cosine"] = "cosine"
     grad_clip: float = Field(1.0, gt=0)
     lora: Lora | None = Field(None, description="None: full fine-tuning")
+    checkpointing: bool | None = Field(
+        None, description="compute activations once more in the backward pass, for memory; null: on CUDA"
+    )
     save_every: Count = Field(50, description="updates between checkpoints")
+    keep: Count = Field(2, description="how many checkpoints, the last ones, stay while it trains")
 
 
 class Sft(Optim):
     epochs: float = Field(3, gt=0)
     max_length: Count = Field(4096, description="tokens; longer rows are dropped and counted, never cut")
+    group_by_length: bool = Field(False, description="rows of like length share an update: less padding")
 
 
 class Grpo(Optim):

@@ -3,6 +3,10 @@
 A chat template is used for what surrounds the assistant's turns; the turns themselves are the ids as sampled where they
 are known, else the text encoded by itself. So a conversation is a list of segments, and a segment has the same ids
 wherever it occurs: nothing is ever decoded and tokenised again.
+
+What is trained is what was sampled, also where a template would have it otherwise for a conversation that is complete.
+Llama's trims a turn, and Qwen3's drops the reasoning of all turns but the last and writes an empty block of it before
+that one. No sampled turn looks like that, so no turn in a training row does.
 """
 
 from __future__ import annotations
@@ -10,13 +14,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import zip_longest
 
+from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
 
 from score.agent.protocol import Message
 from score.errors import ScoreError
 
 _MARK = "\u2042assistant\u2042"  # stands for an assistant turn while the template is rendered
+_PROBE = tuple(
+    Message(role, letter) for role, letter in zip(("user", "assistant") * 2 + ("user",), "abcde", strict=True)
+)
 
 
 @dataclass(frozen=True)
@@ -36,9 +45,23 @@ class ChatCodec:
         self._specials = sorted({*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()}, key=len, reverse=True)
         self._glue = lru_cache(maxsize=65536)(self._glue_uncached)
         self._head = lru_cache(maxsize=4096)(self._head_uncached)
-        if not self._after_turn((("user", "x"),)).startswith(tokenizer.eos_token):
+        self._check()
+
+    def _check(self) -> None:
+        """Raises `ScoreError` if turns put together are not what the template makes of the whole conversation."""
+        name, end = self.tokenizer.name_or_path, self.tokenizer.eos_token
+        if end is None or not self._after_turn((("user", "x"),)).startswith(end):
             raise ScoreError(
-                f"the chat template of {tokenizer.name_or_path} does not end a turn with {tokenizer.eos_token}"
+                f"the chat template of {name} does not end a turn with {end}; set eos_token in its "
+                "tokenizer_config.json to the token that ends one"
+            )
+        whole, turns = self._render(_plain(_PROBE, self._clean), generate=True), self.decode(self.prompt(_PROBE))
+        if whole != turns:
+            at = next(i for i, (a, b) in enumerate(zip_longest(whole, turns)) if a != b)
+            raise ScoreError(
+                f"the chat template of {name} writes a turn otherwise later on than when it is asked for "
+                f"({whole[at : at + 40]!r}, not {turns[at : at + 40]!r}); give it one that does not, as "
+                "chat_template.jinja"
             )
 
     def segments(self, messages: Sequence[Message]) -> list[Segment]:
@@ -100,14 +123,21 @@ class ChatCodec:
 
     def _render(self, messages: Sequence[tuple[str, str]], generate: bool) -> str:
         chat = [{"role": role, "content": content} for role, content in messages]
-        return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generate)
+        try:
+            return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=generate)
+        except (TemplateError, ValueError) as error:  # it refuses a role or an order, or there is none
+            raise ScoreError(
+                f"the chat template of {self.tokenizer.name_or_path} does not take a conversation of "
+                f"{', '.join(dict.fromkeys(role for role, _ in messages))} ({str(error).splitlines()[0][:120]}); "
+                "give it one that does, as chat_template.jinja"
+            ) from None
 
     def _head_uncached(self, messages: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
         return self._encode(self._render(messages, generate=True))
 
     def _after_turn(self, following: tuple[tuple[str, str], ...]) -> str:
         text = self._render((("user", "x"), ("assistant", _MARK), *following), generate=True)
-        return text.split(_MARK, 1)[1]
+        return text.partition(_MARK)[2]
 
     def _glue_uncached(self, following: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
         """Ids between an assistant turn's end token and the next assistant turn."""

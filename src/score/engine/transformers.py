@@ -26,6 +26,7 @@ from transformers import (
 
 from score.config.schema import Model, Sampling
 from score.engine import gpus
+from score.engine.adapter import adapter_in
 from score.engine.base import Completion, Request
 from score.engine.codec import ChatCodec
 from score.errors import ScoreError
@@ -137,13 +138,26 @@ def _until_end(ids: list[int], eos_id: int) -> list[int]:
 
 
 def load_model(path: str, dtype: str, revision: str | None = None) -> tuple[PreTrainedModel, ChatCodec]:
-    """A causal language model and its codec from a folder or a hub name. Raises `ScoreError` if it cannot be read."""
+    """A causal language model and its codec from a folder or a hub name; an adapter's folder is the model with it in.
+
+    Raises `ScoreError` if it cannot be read.
+    """
     precision = dtype if dtype == "auto" else getattr(torch, dtype)
+    adapter = adapter_in(path)
+    complete, revision = (adapter.base, adapter.revision) if adapter else (path, revision)
     try:
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=precision, revision=revision)
-        return model, ChatCodec(AutoTokenizer.from_pretrained(path, revision=revision))
+        model = AutoModelForCausalLM.from_pretrained(complete, dtype=precision, revision=revision)
+        codec = ChatCodec(AutoTokenizer.from_pretrained(complete, revision=revision))
+        return (_merged(model, path) if adapter else model), codec
     except (OSError, ValueError, SafetensorError) as error:  # missing, unreadable, torn, or of an unknown kind
         raise ScoreError(f"{path}: not a model that can be loaded here: {str(error).splitlines()[0][:200]}") from error
+
+
+def _merged(model: PreTrainedModel, adapter: str) -> PreTrainedModel:
+    """The model with an adapter's folder put into its weights, which can be trained like any others."""
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload().requires_grad_(True)
 
 
 @contextlib.contextmanager

@@ -9,10 +9,14 @@ import os
 import sys
 
 from score.config.schema import Model
+from score.engine.adapter import Adapter, adapter_in
 
 PYTHON_VARIABLE = "SCORE_VLLM_PYTHON"
 NAME = "model"
-"""Under which the model is served; an adapter is served under its own name."""
+"""Under which the model is served; an adapter of the config is served under its own name, a trained one under this."""
+
+_BELOW = "below"  # the name of the model below a trained adapter, of which nobody asks anything
+_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
 
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1"}
 
@@ -26,11 +30,12 @@ def command(model: Model, folder: str, socket: str, *, trained: bool = False) ->
     """The command line of a server on a Unix socket.
 
     Args:
-        folder: the model's folder or hub name.
+        folder: the model's folder or hub name; a trained LoRA adapter's is served on the model that it names.
         trained: it is a model that was trained from this entry's, which has no hub revision and no adapters.
     """
     words = [python(), "-m", "vllm.entrypoints.openai.api_server", "--uds", socket]
-    words += ["--model", folder, "--served-model-name", NAME]
+    adapter = adapter_in(folder) if trained else None
+    words += _what(folder, adapter)
     words += ["--max-model-len", str(model.context), "--dtype", model.dtype]
     # Else the model's own generation_config.json silently fills in what a request does not say: top_k, penalties.
     words += ["--generation-config", "vllm"]
@@ -45,6 +50,17 @@ def command(model: Model, folder: str, socket: str, *, trained: bool = False) ->
     if model.adapters and not trained:
         words += ["--enable-lora", "--lora-modules", *(f"{name}={path}" for name, path in model.adapters.items())]
     return [*words, *model.arguments]
+
+
+def _what(folder: str, adapter: Adapter | None) -> list[str]:
+    if adapter is None:
+        return ["--model", folder, "--served-model-name", NAME]
+    rank = next((rank for rank in _RANKS if rank >= adapter.rank), _RANKS[-1])
+    words = ["--model", adapter.base, "--served-model-name", _BELOW]
+    words += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{NAME}={folder}"]
+    if adapter.revision:
+        words += ["--revision", adapter.revision, "--tokenizer-revision", adapter.revision]
+    return words
 
 
 def name(model: Model, *, trained: bool = False) -> str:

@@ -24,6 +24,7 @@ from score.errors import ScoreError
 from score.jsonl import read_rows
 from score.provenance import input_key, provenance
 from score.records import Step
+from score.train.rows import LeftOut, TrainingSet, says_nothing
 
 if TYPE_CHECKING:
     from score.engine.codec import ChatCodec
@@ -31,10 +32,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("dpo")
 
 
-def pair(key_step: KeyStep, codec: ChatCodec) -> dict[str, list[int]] | None:
-    """Ids of prefix, preferred and rejected turn, end tokens included; None for a hard task, which has no pair."""
-    if key_step.fix is None or key_step.wrong is None:
-        return None
+def pair(key_step: KeyStep, codec: ChatCodec) -> dict[str, list[int]]:
+    """Ids of prefix, preferred and rejected turn, end tokens included."""
     before = messages(
         key_step.task.question, key_step.plan, key_step.prefix, final_observation=key_step.plan is not None
     )
@@ -48,19 +47,21 @@ def _turn_ids(turn: Step, k: int, codec: ChatCodec) -> list[int]:
     return [*codec.turn_ids(step_message(turn)), codec.eos_id]
 
 
-def pairs(key_steps: Sequence[KeyStep], codec: ChatCodec, max_length: int) -> tuple[list[dict], dict[str, int]]:
-    """The pairs that fit, and how many were left out and why. Raises `ScoreError` if none is left."""
-    found = [p for k in key_steps if (p := pair(k, codec)) is not None]
-    kept = [p for p in found if _length(p) <= max_length]
-    counts = {
-        "given": len(key_steps),
-        "used": len(kept),
-        "hard_without_pair": len(key_steps) - len(found),
-        "too_long": len(found) - len(kept),
-    }
-    if not kept:
+def pairs(key_steps: Sequence[KeyStep], codec: ChatCodec, max_length: int) -> TrainingSet:
+    """The pairs that fit, and what was left out and why. Raises `ScoreError` if none is left."""
+    left_out = LeftOut()
+    made = [(k, pair(k, codec)) for k in left_out.sift(key_steps, map(_no_pair, key_steps))]
+    rows = [ids for k, ids in made if left_out.fits(k, _length(ids), max_length)]
+    counts = {"given": len(key_steps), "used": len(rows), **left_out.counts}
+    if not rows:
         raise ScoreError(f"DPO has no pairs: {counts}; the student made no corrected error, or raise max_length")
-    return kept, counts
+    return TrainingSet(rows, counts, left_out)
+
+
+def _no_pair(key_step: KeyStep) -> str | None:
+    if key_step.fix is None or key_step.wrong is None:
+        return "hard_without_pair"
+    return "empty_turn" if says_nothing(key_step.fix) else None
 
 
 def _length(ids: dict[str, list[int]]) -> int:
@@ -74,6 +75,7 @@ def train(model, reference, codec: ChatCodec, data: list[dict], settings: Dpo, w
     from trl import DPOConfig, DPOTrainer
 
     from score.train.optim import last_checkpoint, optimizers, trainer_arguments
+    from score.train.order import PerEpoch
     from score.train.output import ProgressCallback, lora, quiet
 
     class PairTrainer(DPOTrainer):
@@ -81,6 +83,9 @@ def train(model, reference, codec: ChatCodec, data: list[dict], settings: Dpo, w
 
         def _prepare_dataset(self, dataset, *args, **kwargs):
             return dataset
+
+        def _get_train_sampler(self, dataset=None):
+            return PerEpoch(super()._get_train_sampler(dataset), self)
 
     torch.manual_seed(seed)
     arguments = DPOConfig(
@@ -116,13 +121,14 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     start = load_start(config, agent, args.seed, args.root)
     reference = None if settings.lora else load_start(config, agent, args.seed, args.root).model
-    data, counts = pairs([KeyStep.from_json(row) for row in read_rows(args.data)], start.codec, settings.max_length)
-    log.info("%s: %s", agent.name, counts)
+    data = pairs([KeyStep.from_json(row) for row in read_rows(args.data)], start.codec, settings.max_length)
+    log.info("%s: %s", agent.name, data.counts)
     work = args.work / input_key([args.data], start.digest)
-    model, history = train(start.model, reference, start.codec, data, settings, work, args.seed, f"dpo {agent.name}")
+    label = f"dpo {agent.name}"
+    model, history = train(start.model, reference, start.codec, data.rows, settings, work, args.seed, label)
     settings_used = fingerprint.settings(config, "dpo", agent.name)
-    record = provenance(settings_used, seed=args.seed, start=start.digest, data=counts)
-    finish(args.out, model, start.codec.tokenizer, history, record, work)
+    record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts)
+    finish(args.out, model, start, history, record, work, settings, data.left_out)
 
 
 if __name__ == "__main__":

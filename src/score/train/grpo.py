@@ -36,6 +36,7 @@ from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool, Tools
 from score.tasks import read_tasks
 from score.train import rewards
+from score.train.rows import LeftOut, says_nothing
 from score.usage import Usage
 
 log = logging.getLogger("grpo")
@@ -142,28 +143,34 @@ def reward_model(config: Config, agent: Agent, settings: Grpo, work: Path, usage
         log.info("%s: verdicts of the reward judge in this run: %s", agent.name, tally(reward.rulings))
 
 
-def usable(key_steps: Sequence[KeyStep], codec, max_prompt: int) -> tuple[list[KeyStep], dict[str, int]]:
-    """Prompts that fit, and how many did not; nothing is filtered silently (hazard 23)."""
+def usable(
+    key_steps: Sequence[KeyStep], codec, max_prompt: int, left_out: LeftOut
+) -> tuple[list[KeyStep], dict[str, int]]:
+    """Prompts that fit, and how many did not; nothing is filtered silently (hazard 23): the others join `left_out`."""
     from score.agent.protocol import messages
 
     def length(k: KeyStep) -> int:
         return len(codec.prompt(messages(k.task.question, k.plan, k.prefix, final_observation=k.plan is not None)))
 
-    kept = [k for k in key_steps if length(k) <= max_prompt]
-    counts = {"given": len(key_steps), "used": len(kept), "too_long": len(key_steps) - len(kept)}
+    sound = left_out.sift(key_steps, ["empty_turn" if k.fix and says_nothing(k.fix) else None for k in key_steps])
+    kept = [k for k in sound if left_out.fits(k, length(k), max_prompt)]
+    counts = {"given": len(key_steps), "used": len(kept), **left_out.counts}
     if not kept:
         raise ScoreError(f"RL has no prompts: {counts}; the student made no corrected error, or raise max_prompt")
     return kept, counts
 
 
-def replaying(key_steps: Sequence[KeyStep], config: Config, pool: SandboxPool, tools: Tools) -> list[KeyStep]:
+def replaying(
+    key_steps: Sequence[KeyStep], config: Config, pool: SandboxPool, tools: Tools, left_out: LeftOut
+) -> list[KeyStep]:
     """Those whose verified prefix, executed again, prints what was recorded: search engines and libraries change.
 
-    Raises `ScoreError` if none does.
+    The others join `left_out`. Raises `ScoreError` if none does.
     """
     starts = [Episode(k.task, config.protocol, seed=0, forced=forced_prefix(k.plan, k.prefix)) for k in key_steps]
     run_episodes(starts, _Nothing(), config.sampling.student, pool, tools)
-    kept = [k for k, start in zip(key_steps, starts, strict=True) if start.stop != StopReason.INFRASTRUCTURE_ERROR]
+    failed = [start.stop == StopReason.INFRASTRUCTURE_ERROR for start in starts]
+    kept = left_out.sift(key_steps, ["no_replay" if it else None for it in failed])
     lost = [start.failure for start in starts if start.failure is not None]
     if lost:
         log.warning("%d of %d prefixes do not replay and are left out; the first: %s", len(lost), len(starts), lost[0])
@@ -194,9 +201,12 @@ def dataset_rows(key_steps: Sequence[KeyStep], prompts_per_update: int) -> list[
 
 def train(
     model, codec, key_steps: Sequence[KeyStep], config: Config, agent: Agent, settings: Grpo, work: Path, seed: int,
-    held_out: Sequence[Task] = (), *, tools: Tools, usage: Usage,
+    held_out: Sequence[Task] = (), *, tools: Tools, usage: Usage, left_out: LeftOut,
 ):  # fmt: skip
-    """Trains `model`; returns (model, log history). `held_out` gives the learning curve, if the settings want one."""
+    """Trains `model`; returns (model, log history). `held_out` gives the learning curve, if the settings want one.
+
+    Prompts whose prefix does not replay join `left_out`.
+    """
     import torch
     from datasets import Dataset
 
@@ -211,7 +221,7 @@ def train(
     base, arguments = lineage.base_model(config, agent.name), _arguments(settings, work, seed)
     model = lora(model, settings.lora)
     with sandbox(config) as pool, reward_model(config, agent, settings, work, usage) as reward:
-        key_steps = replaying(key_steps, config, pool, tools)
+        key_steps = replaying(key_steps, config, pool, tools, left_out)
         rows = dataset_rows(key_steps, settings.batch // settings.generations)
         rollouts = Rollouts(
             codec=codec, key_steps=key_steps, reward=reward, pool=pool, tools=tools, limits=config.protocol,
@@ -302,18 +312,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     with open_tools(config, "train") as tools:
         start = load_start(config, agent, args.seed, args.root)
         rows = [KeyStep.from_json(row) for row in read_rows(args.data)]
-        key_steps, counts = usable(rows, start.codec, settings.max_prompt)
+        left_out = LeftOut()
+        key_steps, counts = usable(rows, start.codec, settings.max_prompt, left_out)
         log.info("%s: %s", agent.name, counts)
         work = args.work / input_key([args.data], start.digest)
         with Usage(work, "grpo") as usage:
             model, history = train(
                 start.model, start.codec, key_steps, config, agent, settings, work, args.seed, held_out, tools=tools,
-                usage=usage,
+                usage=usage, left_out=left_out,
             )  # fmt: skip
     facts = {"stage": "grpo", "agent": agent.name, "seed": args.seed, **usage.facts()}
     facts["reward_judge"] = {"name": config.roles.reward_judge, "model": digest_of(judges[0])} if judges else None
+    counts |= {"used": len(rows) - len(left_out.rows), **left_out.counts}
     record = provenance(fingerprint.settings(config, "grpo", agent.name), start=start.digest, data=counts, **facts)
-    finish(args.out, model, start.codec.tokenizer, history, record, work)
+    finish(args.out, model, start, history, record, work, settings, left_out)
 
 
 if __name__ == "__main__":

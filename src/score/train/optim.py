@@ -25,7 +25,7 @@ def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
         "lr_scheduler_type": settings.schedule,
         "max_grad_norm": settings.grad_clip,
         "save_steps": settings.save_every,
-        "save_total_limit": 2,
+        "save_total_limit": settings.keep,
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # which would log the last good loss in place of one that is no number
         "report_to": "tensorboard",  # event files in `runs/` beside the checkpoints; log.csv comes at the end
@@ -34,7 +34,7 @@ def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
         "data_seed": seed,
         "use_cpu": not cuda,
         "bf16": cuda,
-        "activation_checkpointing": cuda,
+        "activation_checkpointing": cuda if settings.checkpointing is None else settings.checkpointing,
     }
 
 

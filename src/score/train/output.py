@@ -6,15 +6,21 @@ import csv
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-from score.config.schema import Lora
+from score.config.schema import Lora, Optim
+from score.engine.adapter import adapter_in
 from score.progress import Progress
 from score.provenance import record_digest, write
 from score.train.optim import last_checkpoint
+from score.train.rows import LeftOut
+from score.train.start import StartModel
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 
 class ProgressCallback(TrainerCallback):
@@ -56,23 +62,29 @@ def lora(model: PreTrainedModel, settings: Lora | None) -> PreTrainedModel:
 def finish(
     out: Path,
     model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    start: StartModel,
     history: Sequence[Mapping[str, Any]],
     record: Mapping[str, Any],
     work: Path,
+    settings: Optim,
+    left_out: LeftOut,
 ) -> None:
-    """Writes `model/`, `log.csv` and `provenance.json` below `out`; the model folder appears complete or not at all.
+    """Writes `model/`, `log.csv`, `left_out.csv` and `provenance.json` below `out`; the model folder appears complete
+    or not at all.
 
     Then removes all checkpoints in `work` but the last: a job that dies before its results are accepted needs that one.
     """
-    if hasattr(model, "merge_and_unload"):
-        model = model.merge_and_unload()
     partial = out / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    model.save_pretrained(partial)
-    tokenizer.save_pretrained(partial)
-    digest = record_digest(partial)
+    alone = settings.lora is not None and not settings.lora.merge
+    if alone:
+        save_adapter(model, start, partial)
+    else:
+        (model if settings.lora is None else model.merge_and_unload()).save_pretrained(partial)
+    start.codec.tokenizer.save_pretrained(partial)
+    digest = record_digest(partial, below=start.digest if alone else None)
     write_log(out / "log.csv", history)
+    write_left_out(out / "left_out.csv", left_out)
     write(out / "provenance.json", {**record, "model": digest})
     shutil.rmtree(out / "model", ignore_errors=True)
     partial.rename(out / "model")
@@ -80,6 +92,31 @@ def finish(
     for checkpoint in (work / "checkpoints").glob("checkpoint-*"):
         if str(checkpoint) != newest:
             shutil.rmtree(checkpoint, ignore_errors=True)
+
+
+def save_adapter(model: PeftModel, start: StartModel, folder: Path) -> None:
+    """Writes the trained adapter alone, with the name of the complete model that it changes.
+
+    If the start is an adapter itself, both become one, of the sum of their ranks: a server puts one on a model.
+    """
+    trained = model.peft_config["default"]
+    trained.base_model_name_or_path, trained.revision = start.path, start.revision
+    if adapter_in(start.path) is None:
+        model.save_pretrained(folder)
+        return
+    model.load_adapter(start.path, "start")
+    model.add_weighted_adapter(["start", "default"], [1.0, 1.0], "both", combination_type="cat")
+    model.save_pretrained(folder, selected_adapters=["both"])
+    for file in (folder / "both").iterdir():
+        file.rename(folder / file.name)
+    (folder / "both").rmdir()
+
+
+def write_left_out(path: Path, left_out: LeftOut) -> None:
+    """The ids of the tasks that were given and not trained on, and why."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([("id", "reason"), *left_out.rows])
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:

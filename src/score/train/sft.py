@@ -6,7 +6,8 @@ are not.
 
 TRL's SFTTrainer on rows that are tokenised here, segment by segment, exactly as a rollout tokenises them; it keeps
 `labels` as they are. A killed job continues from its last checkpoint. The output folder holds
-`model/` (complete weights; LoRA is merged), `log.csv` and `provenance.json`.
+`model/` (complete weights, or the adapter alone with `lora.merge: false`), `log.csv`, `left_out.csv` (which
+trajectories were not trained on, and why) and `provenance.json`.
 """
 
 from __future__ import annotations
@@ -35,20 +36,26 @@ def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int,
     from trl import SFTConfig, SFTTrainer
 
     from score.train.optim import last_checkpoint, optimizers, trainer_arguments
+    from score.train.order import PerEpoch
     from score.train.output import ProgressCallback, lora, quiet
+
+    class RowTrainer(SFTTrainer):
+        def _get_train_sampler(self, dataset=None):
+            return PerEpoch(super()._get_train_sampler(dataset), self)
 
     torch.manual_seed(seed)
     arguments = SFTConfig(
         num_train_epochs=settings.epochs,
         max_length=None,  # rows are measured before; TRL would cut at 1024 silently
         packing=False,
+        train_sampling_strategy="group_by_length" if settings.group_by_length else "random",
         **trainer_arguments(settings, work, seed),
     )
     tokenizer = codec.tokenizer
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model = lora(model.train(), settings.lora)
-    trainer = SFTTrainer(
+    trainer = RowTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(data.rows),
@@ -82,7 +89,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     model, history = train(start.model, start.codec, data, settings, work, args.seed, f"sft {agent.name}")
     settings_used = fingerprint.settings(config, "sft", agent.name)
     record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts)
-    finish(args.out, model, start.codec.tokenizer, history, record, work)
+    finish(args.out, model, start, history, record, work, settings, data.left_out)
 
 
 if __name__ == "__main__":

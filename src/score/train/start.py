@@ -17,9 +17,13 @@ from score.provenance import model_digest
 
 @dataclass(frozen=True)
 class StartModel:
+    """The model, loaded, and where it was loaded from: `path` may be a LoRA adapter's folder."""
+
     model: PreTrainedModel
     codec: ChatCodec
     digest: str
+    path: str
+    revision: str | None
 
 
 def load_start(config: Config, agent: Agent, seed: int, root: Path) -> StartModel:
@@ -27,7 +31,8 @@ def load_start(config: Config, agent: Agent, seed: int, root: Path) -> StartMode
     entry = config.models[lineage.base_model(config, agent.name)]
     path = start_path(config, agent, seed, root)
     model, codec = load_model(path, entry.dtype, entry.revision)
-    return StartModel(model, codec, model_digest(path, entry.revision))
+    revision = None if Path(path).is_dir() else entry.revision
+    return StartModel(model, codec, model_digest(path, revision), path, revision)
 
 
 def start_path(config: Config, agent: Agent, seed: int, root: Path) -> str:

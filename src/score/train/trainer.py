@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
+from torch.utils.data import Sampler
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
@@ -33,6 +34,7 @@ from score.errors import InfrastructureError, ScoreError
 from score.records import StopReason, Trajectory, derive_seed
 from score.sandbox.base import SandboxPool, Tools
 from score.train import monitor
+from score.train.order import PerEpoch
 
 CHUNK = 64
 """Conversations that are decoded together beside the trainer's own memory."""
@@ -206,6 +208,9 @@ class AgentGRPO(GRPOTrainer):
             model.eval()
             yield
         model.train()
+
+    def _get_train_sampler(self, dataset=None) -> Sampler:
+        return PerEpoch(super()._get_train_sampler(dataset), self)
 
     def _generate_and_score_completions(self, inputs):
         self.rows = inputs  # TRL hands rollouts the prompts alone; the other columns are read from here
