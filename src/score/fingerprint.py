@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from score.config import lineage
-from score.config.schema import Agent, Config, Model, Sandbox, Search, Section
+from score.config.schema import Agent, Config, Model, Optim, Sandbox, Search, Section
 from score.records import content_key
 
 _PACKAGE = Path(__file__).parent
@@ -43,7 +43,7 @@ _MICRO = (
     *("micro/backend.py", "micro/tasks.py"),
 )
 _DEGRADED = ("micro/mutations.py", "micro/degraded.py")
-_TRAINING = ("train/start.py", "train/optim.py", "train/output.py")
+_TRAINING = ("train/start.py", "train/optim.py", "train/output.py", "train/ranks.py")
 _TABLES = tuple(
     f"report/{name}"
     for name in (
@@ -137,6 +137,7 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
 
 _RESOURCES = {"batch", "gpus", "timeout_s", "retries", "start_s", "memory_fraction", "prefix_caching"}
 """Of a model: how fast, not what."""
+_PLACES = {"gpus", "nodes", "sharding"}  # of a training: on how many GPUs, whose batches are the same together
 _ACCESS = {"api_key_env", "price"}  # of a model: on what terms
 _MEANS = {"require", "python", "kept"}  # of the sandbox: where it runs, not what it does
 _STORAGE = {"mode", "cache", "share_cache"}  # of a search: where its answers are kept, not whose they are
@@ -153,6 +154,8 @@ def deciding(value: Any) -> Any:
         Sandbox: _MEANS,
         Search: _STORAGE,
     }.get(type(value))
+    if isinstance(value, Optim):
+        excluded = _PLACES
     if isinstance(value, Model) and value.path:
         excluded = excluded | {"url"}  # where it is; without a path the address is all that says which model it is
     return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value

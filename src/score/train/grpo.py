@@ -33,8 +33,9 @@ from score.provenance import input_key, provenance
 from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool, Tools
 from score.tasks import read_tasks
-from score.train import rewards
-from score.usage import Usage
+from score.train import ranks, rewards
+from score.train.launch import Layout
+from score.usage import Usage, gathered
 
 log = logging.getLogger("grpo")
 
@@ -124,9 +125,17 @@ def _turn_case(trajectory: Trajectory, key_step: KeyStep, reference, decided: bo
 
 
 @contextlib.contextmanager
-def reward_model(config: Config, agent: Agent, settings: Grpo, work: Path, usage: Usage) -> Iterator[RewardModel]:
-    """Opens the reward judge, if the config names one; its rulings are kept in the work folder."""
+def reward_model(
+    config: Config, agent: Agent, settings: Grpo, work: Path, usage: Usage
+) -> Iterator[RewardModel | None]:
+    """Opens the reward judge, if the config names one; its rulings are kept in the work folder.
+
+    Of several processes the main one asks it; the others get no reward model.
+    """
     name = config.roles.reward_judge
+    if not ranks.is_main():
+        yield None
+        return
     if name is None:
         yield RewardModel(agent, settings, None)
         return
@@ -157,18 +166,22 @@ def usable(key_steps: Sequence[KeyStep], codec, max_prompt: int) -> tuple[list[K
 def replaying(key_steps: Sequence[KeyStep], config: Config, pool: SandboxPool, tools: Tools) -> list[KeyStep]:
     """Those whose verified prefix, executed again, prints what was recorded: search engines and libraries change.
 
-    Raises `ScoreError` if none does.
+    Several processes share the work, and learn the same. Raises `ScoreError` if none does.
     """
-    starts = [Episode(k.task, config.protocol, seed=0, forced=forced_prefix(k.plan, k.prefix)) for k in key_steps]
+    mine = ranks.shard().take(range(len(key_steps)))
+    starts = [
+        Episode(k.task, config.protocol, seed=0, forced=forced_prefix(k.plan, k.prefix))
+        for k in (key_steps[i] for i in mine)
+    ]
     run_episodes(starts, _Nothing(), config.sampling.student, pool, tools)
-    kept = [k for k, start in zip(key_steps, starts, strict=True) if start.stop != StopReason.INFRASTRUCTURE_ERROR]
-    lost = [start.failure for start in starts if start.failure is not None]
-    if lost:
-        log.warning("%d of %d prefixes do not replay and are left out; the first: %s", len(lost), len(starts), lost[0])
+    failed = [(i, s.failure) for i, s in zip(mine, starts, strict=True) if s.stop == StopReason.INFRASTRUCTURE_ERROR]
+    lost = dict(ranks.gathered(failed))
+    kept = [k for i, k in enumerate(key_steps) if i not in lost]
+    first = lost[min(lost)] if lost else None
+    if lost and ranks.is_main():
+        log.warning("%d of %d prefixes do not replay and are left out; the first: %s", len(lost), len(key_steps), first)
     if not kept:
-        raise ScoreError(
-            f"RL has no prompts: none of {len(starts)} prefixes replays ({lost[0]}); run the correction again"
-        )
+        raise ScoreError(f"RL has no prompts: none of {len(lost)} prefixes replays ({first}); run the correction again")
     return kept
 
 
@@ -200,7 +213,7 @@ def train(
 
     from score.train.heldout import HeldOut
     from score.train.optim import last_checkpoint, optimizers
-    from score.train.output import ProgressCallback, lora, quiet
+    from score.train.output import ProgressCallback, lora, quiet, whole
     from score.train.trainer import AgentGRPO, Rollouts
 
     torch.manual_seed(seed)
@@ -226,7 +239,8 @@ def train(
             curve.trainer = trainer
             trainer.add_callback(curve)
         trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    return trainer.accelerator.unwrap_model(trainer.model), trainer.state.log_history
+        trained = whole(trainer)
+    return trained, trainer.state.log_history
 
 
 def _arguments(settings: Grpo, work: Path, seed: int):
@@ -260,7 +274,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     agent = lineage.agent(config, args.agent)
     settings = config.training.grpo[agent.settings]
     judges = [config.models[config.roles.reward_judge]] if config.roles.reward_judge else []
-    keep_gpus(config.models[lineage.base_model(config, agent.name)], *judges)
+    ours = {"gpus": Layout.of(config, agent.name).gpus}
+    keep_gpus(config.models[lineage.base_model(config, agent.name)].model_copy(update=ours), *judges)
+    ranks.start()
     from score.train.output import finish
     from score.train.start import load_start
 
@@ -273,16 +289,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         rows = [KeyStep.from_json(row) for row in read_rows(args.data)]
         key_steps, counts = usable(rows, start.codec, settings.max_prompt)
         log.info("%s: %s", agent.name, counts)
-        work = args.work / input_key([args.data], start.digest)
-        with Usage(work, "grpo") as usage:
+        work = args.work / input_key([args.data], start.digest, ranks.sharding())
+        with Usage(work, "grpo", ranks.shard()) as usage:
             model, history = train(
                 start.model, start.codec, key_steps, config, agent, settings, work, args.seed, held_out, tools=tools,
                 usage=usage,
             )  # fmt: skip
-    facts = {"stage": "grpo", "agent": agent.name, "seed": args.seed, **usage.facts()}
+    counted = ranks.gathered([usage.facts()])
+    facts = {"stage": "grpo", "agent": agent.name, "seed": args.seed, "processes": ranks.count(), **counted[0]}
+    facts["usage"] = gathered(counted)
     facts["reward_judge"] = {"name": config.roles.reward_judge, "model": digest_of(judges[0])} if judges else None
     record = provenance(fingerprint.settings(config, "grpo", agent.name), start=start.digest, data=counts, **facts)
-    finish(args.out, model, start.codec.tokenizer, history, record, work)
+    finish(args.out, model, start.codec.tokenizer, history, record, work, start.dtype)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import logging
 from collections.abc import Sequence
 from statistics import fmean
 
+import torch
 from transformers import PreTrainedModel, TrainerCallback
 
 from score.agent.drivers import run_episodes
@@ -19,6 +20,7 @@ from score.data.metric import by_rules, metric_of
 from score.engine.transformers import TransformersEngine
 from score.errors import InfrastructureError, ScoreError
 from score.records import StopReason, Task, derive_seed
+from score.train import ranks
 from score.train.trainer import AgentGRPO, Rollouts, TrainerEngine
 
 log = logging.getLogger("heldout")
@@ -29,16 +31,36 @@ def accuracy(
 ) -> tuple[float, int]:
     """(share of right answers, number of tasks behind it): those that have an outcome.
 
-    `tasks` are `ruled` ones. Raises `InfrastructureError` if none has an outcome.
+    `tasks` are `ruled` ones; several processes share them out. Raises `InfrastructureError` if none has an outcome.
     """
-    engine = TransformersEngine(model, rollouts.codec, context=rollouts.context, batch=batch)
-    episodes = [Episode(task, rollouts.limits, seed=derive_seed("held-out", task.id)) for task in tasks]
-    run_episodes(episodes, engine, sampling, rollouts.pool, rollouts.tools)
+    engine = _Engine(model, rollouts.codec, context=rollouts.context, batch=batch)
+    mine = ranks.shard().take(tasks)
+    episodes = [Episode(task, rollouts.limits, seed=derive_seed("held-out", task.id)) for task in mine]
+    with engine.rounds:
+        run_episodes(episodes, engine, sampling, rollouts.pool, rollouts.tools)
+    lost = ranks.gathered([e.failure for e in episodes if e.stop == StopReason.INFRASTRUCTURE_ERROR])
     ended = [episode for episode in episodes if episode.stop != StopReason.INFRASTRUCTURE_ERROR]
-    decided = [by_rules(episode.task, episode.answer) for episode in ended]
+    decided = ranks.gathered([by_rules(episode.task, episode.answer) for episode in ended])
     if not decided:
-        raise InfrastructureError(f"none of {len(tasks)} held-out questions has an outcome: {episodes[0].failure}")
+        raise InfrastructureError(f"none of {len(tasks)} held-out questions has an outcome: {lost[0]}")
     return fmean(decided), len(decided)
+
+
+class _Engine(TransformersEngine):
+    """Decodes in rounds with the processes that hold the rest of the model."""
+
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
+        self.rounds = ranks.Rounds(lambda: self._together([[self.codec.eos_id]], Sampling(), [0]))
+
+    def _decode(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[list[int]]:
+        self.rounds.enter()
+        return self._together(prompts, sampling, seeds)
+
+    def _together(self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]) -> list[list[int]]:
+        """Not in inference mode: FSDP2 keeps what it gathers first, and could not train on it."""
+        with torch.no_grad():
+            return TransformersEngine._decode.__wrapped__(self, prompts, sampling, seeds)
 
 
 def ruled(tasks: Sequence[Task]) -> list[Task]:

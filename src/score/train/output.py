@@ -8,12 +8,21 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, PrinterCallback, Trainer, TrainerCallback
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+)
 from transformers.utils import logging as transformers_logging
 
 from score.config.schema import Lora
 from score.progress import Progress
 from score.provenance import record_digest, write
+from score.train import ranks
 from score.train.optim import last_checkpoint
 
 
@@ -24,14 +33,16 @@ class ProgressCallback(TrainerCallback):
         self.label, self.progress, self.note = label, None, ""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.progress = Progress(self.label, state.max_steps, done=state.global_step)
+        if ranks.is_main():
+            self.progress = Progress(self.label, state.max_steps, done=state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         shown = {k: logs[k] for k in ("loss", "reward") if logs and k in logs}
         self.note = ", ".join(f"{name} {float(value):.3f}" for name, value in shown.items()) or self.note
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        self.progress.tick(self.note)
+        if self.progress is not None:
+            self.progress.tick(self.note)
 
 
 def quiet(trainer: Trainer) -> None:
@@ -53,20 +64,50 @@ def lora(model: PreTrainedModel, settings: Lora | None) -> PreTrainedModel:
     return get_peft_model(model, config)
 
 
+def whole(trainer: Trainer) -> PreTrainedModel | None:
+    """The trained model with all its weights; adapters are in it as they were in training.
+
+    Of processes that hold parts of it, which all take part, the main one gets it and the others None.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not ranks.sharding():
+        return model
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not ranks.is_main():
+        return None
+    with torch.device("meta"):  # the structure alone: the weights are those that came together
+        copy = AutoModelForCausalLM.from_config(model.config)
+        copy.generation_config = model.generation_config
+        if adapters := getattr(model, "peft_config", None):
+            from peft import get_peft_model
+
+            copy = get_peft_model(copy, adapters["default"])
+    copy.load_state_dict(weights, strict=False, assign=True)
+    copy.tie_weights()
+    if empty := [name for name, weight in copy.named_parameters() if weight.is_meta]:
+        raise RuntimeError(f"no process had {len(empty)} of the trained weights, {empty[0]} among them")
+    return copy
+
+
 def finish(
     out: Path,
-    model: PreTrainedModel,
+    model: PreTrainedModel | None,
     tokenizer: PreTrainedTokenizerBase,
     history: Sequence[Mapping[str, Any]],
     record: Mapping[str, Any],
     work: Path,
+    dtype: torch.dtype | None = None,
 ) -> None:
     """Writes `model/`, `log.csv` and `provenance.json` below `out`; the model folder appears complete or not at all.
 
-    Then removes all checkpoints in `work` but the last: a job that dies before its results are accepted needs that one.
+    Of several processes the main one does. Then removes all checkpoints in `work` but the last: a job that dies before
+    its results are accepted needs that one. `dtype` is the precision that the model came in, and is written in.
     """
+    if not ranks.is_main():
+        return
     if hasattr(model, "merge_and_unload"):
         model = model.merge_and_unload()
+    model = model if dtype is None else model.to(dtype)
     partial = out / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     model.save_pretrained(partial)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from transformers import TrainerCallback
 from trl import GRPOTrainer
 
 from score.agent.drivers import run_episodes
@@ -26,6 +27,7 @@ from score.engine.codec import ChatCodec
 from score.errors import InfrastructureError
 from score.records import StopReason, Trajectory
 from score.sandbox.base import SandboxPool, Tools
+from score.train import ranks
 
 Reward = Callable[[Sequence[Trajectory], Sequence[KeyStep]], list[tuple[float | None, str]]]
 """(reward, tier) per rollout; one without a reward takes no part in its group's step. Raises `InfrastructureError`
@@ -74,6 +76,7 @@ class TrainerEngine:
     def __init__(self, trainer: GRPOTrainer, codec: ChatCodec, *, batch: int, turn_tokens: int, context: int) -> None:
         self.trainer, self.codec, self.batch, self.longest = trainer, codec, batch, context - turn_tokens
         trainer.generation_config.max_new_tokens = turn_tokens
+        self.rounds = ranks.Rounds(lambda: self._sampled([[codec.eos_id]]))
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
         prompts = [self.codec.prompt(request.messages) for request in requests]
@@ -83,10 +86,13 @@ class TrainerEngine:
         )
         for start in range(0, len(fitting), self.CHUNK):
             chunk = fitting[start : start + self.CHUNK]
-            sampled, _ = self.trainer._generate_single_turn([prompts[i] for i in chunk], None, {}, 1)
-            for i, ids in zip(chunk, sampled, strict=True):
+            self.rounds.enter()
+            for i, ids in zip(chunk, self._sampled([prompts[i] for i in chunk]), strict=True):
                 completions[i] = self._completion(ids, len(prompts[i]))
         return completions
+
+    def _sampled(self, prompts: list[list[int]]) -> list[list[int]]:
+        return self.trainer._generate_single_turn(prompts, None, {}, 1)[0]
 
     def _completion(self, ids: list[int], prompt_tokens: int) -> Completion:
         ended = bool(ids) and ids[-1] == self.codec.eos_id
@@ -100,11 +106,12 @@ class Rollouts:
 
     `key_steps` are the training prompts, which the dataset's column `index` points into. With `short_horizon` an
     episode starts at the verified prefix, else at the question. Tokens: of one turn, and of a whole conversation.
+    Of several processes the main one alone has a `reward`.
     """
 
     codec: ChatCodec
     key_steps: Sequence[KeyStep]
-    reward: Reward
+    reward: Reward | None
     pool: SandboxPool
     tools: Tools
     limits: Limits
@@ -140,7 +147,11 @@ class AgentGRPO(GRPOTrainer):
         self.engine = TrainerEngine(
             self, rollouts.codec, batch=batch, turn_tokens=rollouts.turn_tokens, context=rollouts.context
         )
-        self.rows: list[dict] = []
+        self.rounds, self.rows = self.engine.rounds, []
+        if ranks.sharding() == "fsdp2":
+            for module in self.model.modules():  # so that transformers makes the processes' decoding equally long
+                module._is_fsdp_managed_module = True
+            self.add_callback(_FromTheRoot())
 
     def _generate_and_score_completions(self, inputs):
         self.rows = inputs  # TRL hands rollouts the prompts alone; the other columns are read from here
@@ -158,12 +169,11 @@ class AgentGRPO(GRPOTrainer):
                 f"{len(prompts)} prompts for {len(self.rows)} rows: this TRL version orders them otherwise"
             )
         indexes = [row["index"] for row in self.rows]
-        episodes, given = self.rollouts.play(indexes, self.engine)
+        episodes, given = ranks.agreed(lambda: self._play(indexes))
         trajectories = [episode.trajectory() for episode in episodes]
-        rewards = self.rollouts.reward(trajectories, [self.rollouts.key_steps[i] for i in indexes])
+        rewards = self._rewards(indexes, trajectories)
         rows = [token_row(episode, self.rollouts.codec, n) for episode, n in zip(episodes, given, strict=True)]
         values = [value for value, _ in rewards]
-        self._log_episodes([tier for _, tier in rewards], trajectories)
         return {
             "prompt_ids": [row.prompt_ids for row in rows],
             "completion_ids": [row.completion_ids for row in rows],
@@ -176,12 +186,33 @@ class AgentGRPO(GRPOTrainer):
             "episode_reward": values,
         }
 
+    def _play(self, indexes: Sequence[int]) -> tuple[list[Episode], list[int]]:
+        with self.rounds:
+            return self.rollouts.play(indexes, self.engine)
+
+    def _rewards(self, indexes: Sequence[int], trajectories: Sequence[Trajectory]) -> list[tuple[float | None, str]]:
+        """Of this process's rollouts; the main process computes and logs those of all, so that one asks the judge."""
+        everyone = ranks.gathered(list(zip(indexes, trajectories, strict=True)))
+        indexes_of_all, trajectories_of_all = zip(*everyone, strict=True)
+        key_steps = [self.rollouts.key_steps[i] for i in indexes_of_all]
+        rewards = ranks.from_main(lambda: self.rollouts.reward(trajectories_of_all, key_steps))
+        self._log_episodes([tier for _, tier in rewards], trajectories_of_all)
+        return rewards[ranks.number() * len(indexes) :][: len(indexes)]
+
     def _log_episodes(self, tiers: Sequence[str], trajectories: Sequence[Trajectory]) -> None:
         metrics = self._metrics["train"]
         for name in ("final", "key", "avoid", "none", "undecided"):
             metrics[f"tier/{name}"].append(sum(tier == name for tier in tiers) / len(tiers))
         metrics["episode/steps"].append(sum(len(t.steps) for t in trajectories) / len(trajectories))
         metrics["episode/new_tokens"].append(sum(t.tokens["completion"] for t in trajectories))
+
+
+class _FromTheRoot(TrainerCallback):
+    """FSDP2 wants its first forward pass to be the whole model's, and generation with adapters begins further in."""
+
+    def on_train_begin(self, args, state, control, model, **kwargs) -> None:
+        with torch.no_grad():
+            model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=args.device))
 
 
 def _roll(prompts: Sequence[object], trainer: AgentGRPO) -> dict[str, list]:
