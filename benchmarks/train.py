@@ -214,7 +214,8 @@ def clocked() -> Iterator[Clock]:
 
     from score.agent import drivers, sessions
     from score.engine.transformers import TransformersEngine
-    from score.train.trainer import AgentGRPO, VllmEngine
+    from score.train.samplers import VllmEngine
+    from score.train.trainer import AgentGRPO
 
     clock = Clock()
     forward = lambda: "forward" if torch.is_grad_enabled() else "log-probabilities"  # noqa: E731

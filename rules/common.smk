@@ -20,7 +20,7 @@ try:
         images=DeploymentMethod.APPTAINER
         in workflow.deployment_settings.deployment_method,
     )
-    launch.share(PLAN)
+    launch.share(PLAN, workflow.deployment_settings.apptainer_args)
 except ScoreError as error:
     sys.exit(f"error: {error}")
 

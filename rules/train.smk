@@ -1,4 +1,6 @@
 # Training runs: supervised fine-tuning, reinforcement learning from the verified prefix, and preferences at the key step.
+# In how many processes, on how many GPUs and nodes: the training settings' `gpus`, `nodes`, `sharding`. Only a run on several
+# nodes has the resources mpi, tasks and tasks_per_gpu, and no container: its own steps start the image (score.train.launch).
 
 
 rule sft:
@@ -14,15 +16,19 @@ rule sft:
     wildcard_constraints:
         agent=pattern(PLAN.agents("sft")),
     container:
-        "containers/train.sif"
+        PLAN.training_image
     resources:
-        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
-        gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
+        gpu=lambda wildcards: PLAN.layout(wildcards.agent).total,
+        gpu_model=lambda wildcards: PLAN.training_gpu_model(wildcards.agent),
+        nodes=lambda wildcards: PLAN.layout(wildcards.agent).nodes,
+        mpi=lambda wildcards: PLAN.layout(wildcards.agent).mpi,
+        tasks=lambda wildcards: PLAN.layout(wildcards.agent).tasks,
+        tasks_per_gpu=lambda wildcards: PLAN.layout(wildcards.agent).tasks_per_gpu,
     params:
         fingerprint=lambda wildcards: PLAN.stage("sft", wildcards.agent, wildcards.seed),
         image=PLAN.image("train"),
     shell:
-        'python -m score.train.sft --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
+        'python -m score.train.launch --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} "
         "--work results/{wildcards.experiment}/work/train/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
         "--out results/{wildcards.experiment}/train/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"
@@ -46,21 +52,21 @@ rule grpo:
         agent=pattern(PLAN.agents("grpo")),
     priority: 1  # the longest jobs first: evaluations fill the gaps
     container:
-        "containers/train.sif"
+        PLAN.training_image
     resources:
-        gpu=lambda wildcards: PLAN.gpus(
-            PLAN.base(wildcards.agent), PLAN.config.roles.reward_judge
-        ),
-        gpu_model=lambda wildcards: PLAN.gpu_model(
-            PLAN.base(wildcards.agent), PLAN.config.roles.reward_judge
-        ),
+        gpu=lambda wildcards: PLAN.layout(wildcards.agent).total,
+        gpu_model=lambda wildcards: PLAN.training_gpu_model(wildcards.agent),
+        nodes=lambda wildcards: PLAN.layout(wildcards.agent).nodes,
+        mpi=lambda wildcards: PLAN.layout(wildcards.agent).mpi,
+        tasks=lambda wildcards: PLAN.layout(wildcards.agent).tasks,
+        tasks_per_gpu=lambda wildcards: PLAN.layout(wildcards.agent).tasks_per_gpu,
     params:
         fingerprint=lambda wildcards: PLAN.stage(
             "grpo", wildcards.agent, wildcards.seed
         ),
         image=PLAN.image("train"),
     shell:
-        'python -m score.train.grpo --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
+        'python -m score.train.launch --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} --tasks {input.tasks} --splits {input.splits} "
         "--work results/{wildcards.experiment}/work/train/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
         "--out results/{wildcards.experiment}/train/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"
@@ -79,15 +85,19 @@ rule dpo:
     wildcard_constraints:
         agent=pattern(PLAN.agents("dpo")),
     container:
-        "containers/train.sif"
+        PLAN.training_image
     resources:
-        gpu=lambda wildcards: PLAN.gpus(PLAN.base(wildcards.agent)),
-        gpu_model=lambda wildcards: PLAN.gpu_model(PLAN.base(wildcards.agent)),
+        gpu=lambda wildcards: PLAN.layout(wildcards.agent).total,
+        gpu_model=lambda wildcards: PLAN.training_gpu_model(wildcards.agent),
+        nodes=lambda wildcards: PLAN.layout(wildcards.agent).nodes,
+        mpi=lambda wildcards: PLAN.layout(wildcards.agent).mpi,
+        tasks=lambda wildcards: PLAN.layout(wildcards.agent).tasks,
+        tasks_per_gpu=lambda wildcards: PLAN.layout(wildcards.agent).tasks_per_gpu,
     params:
         fingerprint=lambda wildcards: PLAN.stage("dpo", wildcards.agent, wildcards.seed),
         image=PLAN.image("train"),
     shell:
-        'python -m score.train.dpo --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
+        'python -m score.train.launch --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
         "--root results/{wildcards.experiment} --data {input.data} "
         "--work results/{wildcards.experiment}/work/train/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
         "--out results/{wildcards.experiment}/train/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from score.config import lineage
-from score.config.schema import Agent, Config, Dpo, Grpo, Model, Sandbox, Search, Section, Sft
+from score.config.schema import Agent, Config, Model, Optim, Sandbox, Search, Section
 from score.records import content_key
 
 _PACKAGE = Path(__file__).parent
@@ -43,7 +43,10 @@ _MICRO = (
     *("micro/backend.py", "micro/tasks.py"),
 )
 _DEGRADED = ("micro/mutations.py", "micro/degraded.py")
-_TRAINING = ("engine/adapter.py", *(f"train/{name}.py" for name in ("rows", "start", "order", "optim", "output")))
+_TRAINING = (
+    "engine/adapter.py",
+    *(f"train/{name}.py" for name in ("rows", "start", "order", "optim", "output", "ranks")),
+)
 _TABLES = tuple(
     f"report/{name}"
     for name in (
@@ -76,11 +79,12 @@ CODE: dict[str, tuple[str, ...]] = {
         *_TRAINING,
     ),
     "grpo": (
-        *(*_EPISODE, *_RIGHT, *_JUDGE, "correct/sets.py", "train/grpo.py", "train/trainer.py", "train/rewards.py"),
+        *(*_EPISODE, *_RIGHT, *_JUDGE, "correct/sets.py", "train/grpo.py", "train/rewards.py"),
+        *(f"train/{name}.py" for name in ("trainer", "rollouts", "samplers")),
         *("agent/syntax.py", "data/splits.py", "train/heldout.py", "train/monitor.py", *_TRAINING),
     ),
     "dpo": ("agent/protocol.py", "engine/codec.py", "correct/sets.py", "train/dpo.py", *_TRAINING),
-    "variance": (*_EPISODE, *_RIGHT, "train/trainer.py", "train/variance.py"),
+    "variance": (*_EPISODE, *_RIGHT, "train/rollouts.py", "train/variance.py"),
     "evaluate": (*_EPISODE, "data/metric.py", "evaluate/__main__.py"),
     "judge": (*_RIGHT, "judge/__main__.py", "agreement.py", "evaluate/outcome.py"),
     "score": (*_RIGHT, "evaluate/score.py", "evaluate/samples.py", "evaluate/remembered.py", "evaluate/outcome.py"),
@@ -137,6 +141,7 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
 
 _RESOURCES = {"batch", "gpus", "timeout_s", "retries", "start_s", "memory_fraction", "prefix_caching"}
 """Of a model: how fast, not what."""
+_PLACES = {"gpus", "nodes", "sharding"}  # of a training: on how many GPUs, whose batches are the same together
 _ACCESS = {"api_key_env", "price"}  # of a model: on what terms
 _MEANS = {"require", "python", "kept"}  # of the sandbox: where it runs, not what it does
 _STORAGE = {"mode", "cache", "share_cache"}  # of a search: where its answers are kept, not whose they are
@@ -153,10 +158,9 @@ def deciding(value: Any) -> Any:
         Agent: _LABELS | _TEACHERS,
         Sandbox: _MEANS,
         Search: _STORAGE,
-        Sft: _UPKEEP,
-        Grpo: _UPKEEP,
-        Dpo: _UPKEEP,
     }.get(type(value))
+    if isinstance(value, Optim):
+        excluded = _PLACES | _UPKEEP
     if isinstance(value, Model) and value.path:
         excluded = excluded | {"url"}  # where it is; without a path the address is all that says which model it is
     return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 from pathlib import Path
 
 from score import fresh
-from score.cluster import apptainer, preflight, queue, site
+from score.cluster import apptainer, jobs, preflight, queue, site
 from score.config import lineage
 from score.errors import ScoreError
 from score.jsonl import write_text
 from score.provenance import git_commit
 from score.records import content_key
+from score.train.launch import IMAGE
 from score.workflow import Plan
 
 
-def share(plan: Plan) -> None:
+def share(plan: Plan, apptainer_args: str = "") -> None:
     """Lets jobs import this package, read this config and know the site: they inherit it all from this process,
     on a cluster too, where each job calls this again with the variables that SLURM gave it.
 
     The config is no input file of any rule: it would be newer than everything at each change. What a rule depends
     on is in its params as a fingerprint. The file is named after its content, so that another invocation with
     another config cannot change it under a running job.
+
+    Args:
+        apptainer_args: the profile's, for jobs that start their image themselves.
     """
     source = Path(__file__).parents[1]
     others = [part for part in os.environ.get("PYTHONPATH", "").split(os.pathsep) if part not in ("", str(source))]
@@ -35,6 +40,9 @@ def share(plan: Plan) -> None:
         os.environ["SCORE_COMMIT"] = commit  # for jobs in images, which have no git
     if plan.images and plan.is_main:
         site.hub(plan.site, os.environ).mkdir(parents=True, exist_ok=True)  # what does not exist cannot be bound
+    if plan.images and (program := apptainer.find()):
+        words = [program, "exec", "--home", os.getcwd(), *shlex.split(apptainer_args), str(jobs.image("train"))]
+        os.environ[IMAGE] = shlex.join(words)
     if plan.site and plan.is_main:
         os.environ.update(site.submission(plan.site, site.path()))
     os.environ.update(site.environment(plan.site, plan.config, os.environ, source=source, job=not plan.is_main))

@@ -117,12 +117,13 @@ def file_digest(paths: Iterable[Path]) -> str:
     return _hash_files(paths)
 
 
-def input_key(data: Iterable[Path], model: str) -> str:
+def input_key(data: Iterable[Path], model: str, sharding: str = "") -> str:
     """A word for what a training run is made from: the content of its data files and the model that it starts from.
 
-    It names the run's work folder, so that checkpoints of other data or another model are never continued.
+    It names the run's work folder, so that checkpoints of other data, another model or in another form are never
+    continued.
     """
-    return content_key(file_digest(data), model)
+    return content_key(file_digest(data), model, *([sharding] if sharding else []))
 
 
 def _hash_files(paths: Iterable[Path]) -> str:

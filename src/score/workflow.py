@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from score import fingerprint, fresh, scattered
-from score.cluster import site
+from score.cluster import jobs, site
 from score.config import Config, lineage, load
 from score.config.__main__ import dump
 from score.config.load import nearest
 from score.data import benchmarks
 from score.errors import ScoreError
 from score.models import made
+from score.train.launch import Layout
 from score.wanted import Wanted
 
 MAIN_GROUPS = ("math", "facts")  # tables 1 and 3; the rest is deep search, table 2
@@ -225,6 +226,18 @@ class Plan(Wanted):
     def gpu_model(self, *models: str | None) -> str:
         """The GPU type that the site wants named, for a job that takes GPUs."""
         return (self.site and self.site.gpu_model) or "" if self.gpus(*models) else ""
+
+    def layout(self, agent: str) -> Layout:
+        """On how many GPUs and nodes an agent is trained."""
+        return Layout.of(self.config, agent)
+
+    def training_gpu_model(self, agent: str) -> str:
+        """The GPU type that the site wants named, for an agent's training."""
+        return (self.site and self.site.gpu_model) or "" if self.layout(agent).total else ""
+
+    def training_image(self, wildcards: Any) -> str | None:
+        """The image that a training job runs in; None where it is on several nodes, and starts the image on each."""
+        return None if self.layout(wildcards.agent).nodes > 1 else str(jobs.image("train"))
 
     def code(self, name: str) -> str:
         """A fingerprint of the modules behind a stage that has no agent."""

@@ -75,7 +75,7 @@ def lora(work: Path, update: int = -1) -> list[dict]:
 
 def grpo(work: Path, update: int = -1) -> list[dict]:
     """The history of RL on six prompts, two an update, with rollouts sampled at temperature 1."""
-    from test_grpo import key_step, make_trainer
+    from toy_rl import key_step, make_trainer
 
     from score.train.optim import last_checkpoint
 

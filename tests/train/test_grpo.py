@@ -10,7 +10,7 @@ import re
 
 import pytest
 import torch
-from toy_rl import PREFIX, SETTINGS, Recorder, key_step, make_trainer
+from toy_rl import micro_config, PREFIX, SETTINGS, Recorder, key_step, make_trainer
 
 from fakes import LocalPool
 from score.errors import InfrastructureError, ScoreError
@@ -26,19 +26,6 @@ def masked_runs(ids, mask):
     """Maximal stretches of ids that the model did not sample."""
     pairs = itertools.groupby(zip(ids, mask, strict=True), key=lambda pair: pair[1])
     return [[token for token, _ in run] for sampled, run in pairs if not sampled]
-
-
-def micro_config():
-    from pathlib import Path
-
-    import yaml
-
-    from score.config import load
-    from score.config.load import merge
-
-    root = Path(__file__).parents[2]
-    files = (root / "config.yaml", root / "configs/micro.yaml")
-    return load(merge(*(yaml.safe_load(file.read_text()) for file in files)))
 
 
 def test_rollouts_are_aligned_masked_and_trained_on_as_sampled(random_student, tmp_path):

@@ -27,7 +27,7 @@ def record(tmp_path, monkeypatch):
 
     def run(config: dict) -> dict:
         found = {}
-        begun = SimpleNamespace(model=None, codec=SimpleNamespace(tokenizer=None), digest="start")
+        begun = SimpleNamespace(model=None, codec=SimpleNamespace(tokenizer=None), digest="start", dtype=None)
         monkeypatch.setattr(start, "load_start", lambda *_: begun)
         monkeypatch.setattr(output, "finish", lambda *args: found.update(args[4]))
         monkeypatch.setattr(grpo, "open_tools", lambda *_: contextlib.nullcontext({}))

@@ -11,7 +11,7 @@ import torch
 import yaml
 from test_dpo import SETTINGS as DPO
 from test_dpo import key_step as dpo_step
-from test_grpo import key_step, make_trainer
+from toy_rl import key_step, make_trainer
 from test_grpo_provenance import mapping
 from test_sft import trajectory
 

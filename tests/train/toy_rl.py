@@ -8,7 +8,8 @@ from score.config.schema import Grpo, Protocol
 from score.correct.sets import KeyStep
 from score.records import Step, Task
 from score.train.grpo import _sampling, dataset_rows
-from score.train.trainer import AgentGRPO, Rollouts
+from score.train.rollouts import Rollouts
+from score.train.trainer import AgentGRPO
 
 SETTINGS = Grpo(
     lr=1e-3, updates=2, batch=8, micro_batch=4, generations=4, max_prompt=128, max_completion=128, turn_tokens=12,
@@ -60,3 +61,16 @@ def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, c
 def by_length(trajectories, key_steps):
     """Any reward that differs within a group."""
     return [(float(t.tokens["completion"] % 7), "none") for t in trajectories]
+
+
+def micro_config():
+    from pathlib import Path
+
+    import yaml
+
+    from score.config import load
+    from score.config.load import merge
+
+    root = Path(__file__).parents[2]
+    files = (root / "config.yaml", root / "configs/micro.yaml")
+    return load(merge(*(yaml.safe_load(file.read_text()) for file in files)))

@@ -65,9 +65,11 @@ def partition(name: str, site: Site, known: Mapping[str, slurm.Partition]) -> Fi
     if promised.max_runtime != math.inf and promised.max_runtime > found.minutes:
         says = f"max_runtime is {promised.max_runtime:.0f} minutes, SLURM ends its jobs after {found.minutes:.0f}"
         return bad(label, says, f"site file: max_runtime: {found.minutes:.0f}")
-    if promised.max_gpu > found.gpus():
+    nodes = limits.get("max_nodes", 1)
+    if promised.max_gpu > found.gpus() * nodes:
         says = f"max_gpu is {promised.max_gpu}, its largest node has {found.gpus()}"
-        return bad(label, says, f"site file: max_gpu: {found.gpus()} (a job runs on one node)")
+        where = "a job runs on one node" if nodes == 1 else f"max_nodes: {nodes}"
+        return bad(label, says, f"site file: max_gpu: {found.gpus() * nodes} ({where})")
     if promised.max_gpu and site.gpu_model and not found.gpus(site.gpu_model):
         mend = nearest(site.gpu_model, found.gpu_models) if found.gpu_models else "gpu_model: null"
         return bad(label, f"it has no GPU of type {site.gpu_model!r}", f"{mend} (site file)")
@@ -164,7 +166,7 @@ def _refused(need: Need, name: str, known: slurm.Partition, ask: Slurm) -> str:
         return f"SLURM ends its jobs after {known.minutes:.0f} minutes"
     gpus = f"{need.gpu_model}:{need.gpus}" if need.gpu_model else str(need.gpus)
     asked = {"time": need.minutes, "mem": need.mem_mb, "cpus-per-task": need.cpus, "gpus": gpus if need.gpus else 0}
-    command = ["sbatch", "--test-only", f"--partition={name}", "--nodes=1", "--ntasks=1"]
+    command = ["sbatch", "--test-only", f"--partition={name}", f"--nodes={need.nodes}", f"--ntasks={need.nodes}"]
     command += [f"--{word}={value}" for word, value in asked.items() if value]
     try:
         ask([*command, "--wrap=true"])

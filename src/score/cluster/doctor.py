@@ -143,6 +143,8 @@ def _places(setup: Setup) -> Iterator[Finding]:
     config, home = setup.config, site.hub(setup.site, os.environ)
     for name in setup.models:
         yield places.model(name, config.models[name], home)
+    for agent in jobs.trained_on_gpus(config):
+        yield places.training(config, agent, home, setup.site.gpu_memory_gb)
     yield places.keys(config, setup.models, os.environ)
     yield places.search_cache(config, os.environ)
     yield from map(places.bind, setup.site.binds)

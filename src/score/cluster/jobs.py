@@ -13,20 +13,27 @@ from typing import Any
 
 from score.cluster.profile import Profile
 from score.cluster.site import Site
-from score.config import Config, lineage
+from score.config import Agent, Config, lineage
 from score.data import benchmarks
 from score.models import made
+from score.train.launch import Layout
 
 
 @dataclass(frozen=True)
 class Stage:
-    """Jobs of one rule that take the same models (keys of `models`)."""
+    """Jobs of one rule that take the same models (keys of `models`) and the same place."""
 
     rule: str
     models: tuple[str, ...]
+    layout: Layout | None = None
+    """Of a training job, whose settings say how many GPUs and nodes it takes."""
+
+    @property
+    def nodes(self) -> int:
+        return self.layout.nodes if self.layout else 1
 
     def gpus(self, config: Config) -> int:
-        return sum(config.models[name].gpus for name in self.models)
+        return self.layout.total if self.layout else sum(config.models[name].gpus for name in self.models)
 
 
 @dataclass(frozen=True)
@@ -42,11 +49,28 @@ class Need:
     cpus: int
     partition: str = ""
     """Named by the profile; "" where the executor plugin chooses."""
+    nodes: int = 1
 
     def __str__(self) -> str:
         gpus = f"{self.gpus} GPUs, " if self.gpus else ""
+        gpus += f"{self.nodes} nodes, " if self.nodes > 1 else ""
         attempt = f", attempt {self.attempt}" if self.attempt > 1 else ""
         return f"{self.rule} ({gpus}{self.minutes} minutes, {self.mem_mb} MB, {self.cpus} CPUs{attempt})"
+
+
+def trained_on_gpus(config: Config) -> list[str]:
+    """Names of trained agents that are wanted, one for each model and settings."""
+    kinds: dict[tuple, str] = {}
+    for agent in _wanted(config):
+        if agent.method != "prompt" and Layout.of(config, agent.name).gpus:
+            kinds.setdefault((lineage.base_model(config, agent.name), agent.method, agent.settings), agent.name)
+    return list(kinds.values())
+
+
+def _wanted(config: Config) -> list[Agent]:
+    """Agents with rows, and those that they start from."""
+    shown = [agent for agent in config.agents if agent.name not in config.skip and agent.tables]
+    return list({entry.name: entry for agent in shown for entry in lineage.ancestors(config, agent.name)}.values())
 
 
 def stages(config: Config) -> list[Stage]:
@@ -57,19 +81,19 @@ def stages(config: Config) -> list[Stage]:
 def _stages(config: Config) -> Iterator[Stage]:
     roles, base = config.roles, {agent.name: lineage.base_model(config, agent.name) for agent in config.agents}
     shown = [agent for agent in config.agents if agent.name not in config.skip and agent.tables]
-    wanted = {entry.name: entry for agent in shown for entry in lineage.ancestors(config, agent.name)}.values()
-    trained = [agent for agent in wanted if agent.method != "prompt"]
+    trained = [agent for agent in _wanted(config) if agent.method != "prompt"]
     corrected = [a for a in trained if a.method in ("grpo", "dpo") or a.data in ("corrections", "both_halves")]
 
-    def stage(rule: str, *models: str | None) -> Stage:
-        return Stage(rule, tuple(model for model in models if model is not None))
+    def stage(rule: str, *models: str | None, layout: Layout | None = None) -> Stage:
+        return Stage(rule, tuple(model for model in models if model is not None), layout)
 
     if config.data.demonstrations.source == "rollout" and any(agent.start for agent in trained):
         yield stage("rollout", roles.teacher)
     for agent in corrected:
         yield stage("correct", base[agent.name], lineage.teacher(config, agent.name))
     for agent in trained:
-        yield stage(agent.method, base[agent.name], roles.reward_judge if agent.method == "grpo" else None)
+        judge = roles.reward_judge if agent.method == "grpo" else None
+        yield stage(agent.method, base[agent.name], judge, layout=Layout.of(config, agent.name))
     for agent in shown:
         yield stage("evaluate", base[agent.name])
     if any(benchmarks.get(name).metric == "judge" for name in config.benchmarks):
@@ -104,7 +128,7 @@ def needs(config: Config, profile: Profile, site: Site) -> list[Need]:
                 profile.amount(stage.rule, name, attempt) for name in ("runtime", "mem_mb", "cpus_per_task")
             )
             model = (site.gpu_model or "") if gpus else ""
-            found.append(Need(stage.rule, attempt, gpus, model, minutes, mem_mb, cpus, own))
+            found.append(Need(stage.rule, attempt, gpus, model, minutes, mem_mb, cpus, own, stage.nodes))
     return list(dict.fromkeys(found))
 
 
@@ -114,6 +138,8 @@ def partition(need: Need, site: Site) -> str | None:
         return need.partition
     resources = {"gpu": need.gpus, "runtime": need.minutes, "mem_mb": need.mem_mb, "cpus_per_task": need.cpus}
     resources |= {"gpu_model": need.gpu_model} if need.gpu_model else {}
+    resources |= {"nodes": need.nodes}
+    resources |= {"mpi": "srun", "tasks": need.nodes} if need.nodes > 1 else {}
     job = SimpleNamespace(resources=resources, threads=1, name=need.rule)
     scores = {p.name: score for p in _partitions(site) if (score := p.score_job_fit(job)) is not None}
     return max(scores, key=scores.get) if scores else None

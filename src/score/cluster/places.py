@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -15,11 +16,12 @@ from score.config import Config, lineage
 from score.config.schema import Model
 from score.engine import BASE_STUDENT
 from score.models import made
+from score.train.memory import GB, KINDS, Shape, estimate
 
-GB = 10**9
-MODELS_PER_RUN = 4
-"""Disk of a training run, in sizes of its model: itself, and a checkpoint of weights and Adam's moments (3)."""
-CHECKPOINT, AT_ONCE = 3, 4
+MODELS_PER_RUN = 7
+"""Disk of a training run, in sizes of its model in bfloat16: itself, and a checkpoint of weights and Adam's moments in
+float32 (6)."""
+CHECKPOINT, AT_ONCE = 6, 4
 """While it trains, a run keeps one checkpoint more; so many are assumed to train at the same time."""
 _ROWS_BYTES = 5 * GB  # trajectories, logs and tables of one experiment
 _UNKNOWN_BYTES = 16 * GB  # a model whose size neither its files nor its name tell
@@ -84,6 +86,27 @@ def _folder(label: str, folder: Path, config: str = "config.json") -> Finding:
         except OSError as error:
             return bad(label, f"{file}: cannot be read ({error.strerror})", "copy the whole model, or mend its rights")
     return good(label, f"{folder}: {_size(folder) / GB:.1f} GB of weights")
+
+
+def training(config: Config, agent: str, home: Path, room_gb: float | None) -> Finding:
+    """A training run fits into the memory of its GPUs, as `score.train.memory` estimates it."""
+    entry, label = config.models[lineage.base_model(config, agent)], f"training {agent}"
+    method, settings = (word := lineage.agent(config, agent)).method, word.settings
+    folders = [Path(entry.path)] if Path(entry.path or "").is_dir() else cached(entry.path or "", home)
+    if not (folders and (folders[0] / "config.json").is_file()):
+        return unchecked(label, f"the shape of {entry.path} is known once it is downloaded")
+    shape = Shape.of(json.loads((folders[0] / "config.json").read_text(encoding="utf-8")))
+    if shape is None:
+        return unchecked(label, f"{entry.path}: no decoder of a kind that can be estimated ({', '.join(KINDS)})")
+    found = estimate(
+        shape, getattr(config.training, method)[settings], weight_bytes=4 if entry.dtype == "float32" else 2
+    )
+    if room_gb is None:
+        return unchecked(label, f"{found}; site.yaml names no gpu_memory_gb")
+    if found.total <= room_gb * GB:
+        return good(label, f"{found} of {room_gb:g}")
+    mend = f"training.{method}.{settings}: lower micro_batch, raise gpus (sharding: fsdp2), or set lora"
+    return bad(label, f"{found}, which has {room_gb:g}", mend)
 
 
 def weights(folder: Path) -> list[Path]:

@@ -45,6 +45,7 @@ class Site(Section):
         min_length=1, description="partition -> its limits, in the words of the SLURM executor plugin"
     )
     gpu_model: str | None = Field(None, description="GPU type as SLURM calls it, where a partition has several")
+    gpu_memory_gb: float | None = Field(None, gt=0, description="memory of one GPU (10^9 bytes), for `score doctor`")
     scratch: str | None = Field(None, description="node-local folder for temporary files; may name $VARIABLES")
     models: str | None = Field(None, description="shared folder of downloaded models (HF_HOME); may name $VARIABLES")
     variant: Literal["cuda", "cpu"] = Field("cuda", description="which images are built and used")

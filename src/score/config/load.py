@@ -233,12 +233,23 @@ def _check_sizes(config: Config) -> None:
             where = f"config: training.{kind}.{name}.batch: {entry.batch} is not a multiple of"
             if entry.batch % entry.micro_batch:
                 raise ScoreError(f"{where} micro_batch {entry.micro_batch}")
+            if entry.batch % (entry.micro_batch * entry.processes):
+                raise ScoreError(f"{where} micro_batch {entry.micro_batch} x {entry.processes} processes")
+            if entry.processes > 1 and entry.sharding != "ddp" and entry.optimizer == "muon":
+                raise ScoreError(f"config: training.{kind}.{name}.optimizer: muon needs whole matrices; sharding: ddp")
             if kind == "grpo" and entry.batch % entry.generations:
                 raise ScoreError(f"{where} generations {entry.generations}")
+    judge = config.models.get(config.roles.reward_judge or "")
     for agent in config.agents:
-        if agent.method == "grpo" and config.training.grpo[agent.settings].eval_every and not config.data.held_out:
+        if agent.method != "grpo":
+            continue
+        where, settings = f"config: training.grpo.{agent.settings}", config.training.grpo[agent.settings]
+        if settings.eval_every and not config.data.held_out:
+            raise ScoreError(f"{where}.eval_every: no questions are held out; set data.held_out, or 0")
+        if settings.nodes > 1 and judge and judge.gpus:
             raise ScoreError(
-                f"config: training.grpo.{agent.settings}.eval_every: no questions are held out; set data.held_out, or 0"
+                f"{where}.nodes: on several nodes there is no place for the reward judge's GPUs; "
+                "make it an endpoint (roles.reward_judge), or nodes: 1"
             )
 
 

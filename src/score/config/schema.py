@@ -70,7 +70,9 @@ class Model(Section):
     context: Count = Field(8192, description="tokens of conversation plus reply")
     dtype: Literal["float32", "bfloat16", "auto"] = "auto"
     batch: Count = Field(32, description="in-process: conversations decoded together; over HTTP: requests in flight")
-    gpus: int = Field(0, ge=0, description="GPUs its server or trainer takes (tensor parallel)")
+    gpus: int = Field(
+        0, ge=0, description="GPUs its server takes (tensor parallel); one that is trained: its settings' `gpus`"
+    )
     url: str | list[str] | None = Field(
         None, description="endpoint: base URL of an OpenAI-compatible server, or several that share the work"
     )
@@ -207,7 +209,7 @@ class Optim(Section):
 
     lr: float = Field(gt=0)
     optimizer: Literal["adamw", "muon"] = "adamw"
-    batch: Count = Field(description="sequences per update")
+    batch: Count = Field(description="sequences per update, of all processes together")
     micro_batch: Count = Field(description="sequences per forward pass and device")
     weight_decay: float = Field(0.0, ge=0)
     warmup: Share = 0.0
@@ -219,6 +221,18 @@ class Optim(Section):
     )
     save_every: Count = Field(50, description="updates between checkpoints")
     keep: Count = Field(2, description="how many checkpoints, the last ones, stay while it trains")
+    gpus: Count | None = Field(
+        None, description="GPUs on each node, a process on each; null: one, if the model takes any"
+    )
+    nodes: Count = Field(1, description="nodes that train together (docs/CLUSTER.md)")
+    sharding: Literal["ddp", "fsdp2", "zero3"] = Field(
+        "fsdp2", description="several processes: a whole model in each, or its parts spread over them"
+    )
+
+    @property
+    def processes(self) -> int:
+        """How many train together."""
+        return (self.gpus or 1) * self.nodes
 
 
 class Sft(Optim):

@@ -76,7 +76,7 @@ def train(model, reference, codec: ChatCodec, data: list[dict], settings: Dpo, w
 
     from score.train.optim import last_checkpoint, optimizers, trainer_arguments
     from score.train.order import PerEpoch
-    from score.train.output import ProgressCallback, lora, quiet
+    from score.train.output import ProgressCallback, lora, quiet, whole
 
     class PairTrainer(DPOTrainer):
         """Takes ids as they are; its own preparation would render and tokenise the text once more."""
@@ -104,7 +104,7 @@ def train(model, reference, codec: ChatCodec, data: list[dict], settings: Dpo, w
     )  # fmt: skip
     quiet(trainer)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    return trainer.accelerator.unwrap_model(trainer.model), trainer.state.log_history
+    return whole(trainer), trainer.state.log_history
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -116,14 +116,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read(args.config)
     agent = lineage.agent(config, args.agent)
     settings = config.training.dpo[agent.settings]
+    from score.train import ranks
     from score.train.output import finish
     from score.train.start import load_start
 
+    ranks.start()
     start = load_start(config, agent, args.seed, args.root)
     reference = None if settings.lora else load_start(config, agent, args.seed, args.root).model
     data = pairs([KeyStep.from_json(row) for row in read_rows(args.data)], start.codec, settings.max_length)
     log.info("%s: %s", agent.name, data.counts)
-    work = args.work / input_key([args.data], start.digest)
+    work = args.work / input_key([args.data], start.digest, ranks.sharding())
     label = f"dpo {agent.name}"
     model, history = train(start.model, reference, start.codec, data.rows, settings, work, args.seed, label)
     settings_used = fingerprint.settings(config, "dpo", agent.name)

@@ -35,9 +35,10 @@ from score.provenance import input_key, provenance
 from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool, Tools
 from score.tasks import read_tasks
-from score.train import rewards
+from score.train import ranks, rewards
+from score.train.launch import Layout
 from score.train.rows import LeftOut, says_nothing
-from score.usage import Usage
+from score.usage import Usage, gathered
 
 log = logging.getLogger("grpo")
 
@@ -127,9 +128,17 @@ def _turn_case(trajectory: Trajectory, key_step: KeyStep, reference, decided: bo
 
 
 @contextlib.contextmanager
-def reward_model(config: Config, agent: Agent, settings: Grpo, work: Path, usage: Usage) -> Iterator[RewardModel]:
-    """Opens the reward judge, if the config names one; its rulings are kept in the work folder."""
+def reward_model(
+    config: Config, agent: Agent, settings: Grpo, work: Path, usage: Usage
+) -> Iterator[RewardModel | None]:
+    """Opens the reward judge, if the config names one; its rulings are kept in the work folder.
+
+    Of several processes the main one asks it; the others get no reward model.
+    """
     name = config.roles.reward_judge
+    if not ranks.is_main():
+        yield None
+        return
     if name is None:
         yield RewardModel(agent, settings, None)
         return
@@ -165,19 +174,22 @@ def replaying(
 ) -> list[KeyStep]:
     """Those whose verified prefix, executed again, prints what was recorded: search engines and libraries change.
 
-    The others join `left_out`. Raises `ScoreError` if none does.
+    The others join `left_out`. Several processes share the work, and learn the same. Raises `ScoreError` if none does.
     """
-    starts = [Episode(k.task, config.protocol, seed=0, forced=forced_prefix(k.plan, k.prefix)) for k in key_steps]
+    mine = ranks.shard().take(range(len(key_steps)))
+    starts = [
+        Episode(k.task, config.protocol, seed=0, forced=forced_prefix(k.plan, k.prefix))
+        for k in (key_steps[i] for i in mine)
+    ]
     run_episodes(starts, _Nothing(), config.sampling.student, pool, tools)
-    failed = [start.stop == StopReason.INFRASTRUCTURE_ERROR for start in starts]
-    kept = left_out.sift(key_steps, ["no_replay" if it else None for it in failed])
-    lost = [start.failure for start in starts if start.failure is not None]
-    if lost:
-        log.warning("%d of %d prefixes do not replay and are left out; the first: %s", len(lost), len(starts), lost[0])
+    failed = [(i, s.failure) for i, s in zip(mine, starts, strict=True) if s.stop == StopReason.INFRASTRUCTURE_ERROR]
+    lost = dict(ranks.gathered(failed))
+    kept = left_out.sift(key_steps, ["no_replay" if i in lost else None for i in range(len(key_steps))])
+    first = lost[min(lost)] if lost else None
+    if lost and ranks.is_main():
+        log.warning("%d of %d prefixes do not replay and are left out; the first: %s", len(lost), len(key_steps), first)
     if not kept:
-        raise ScoreError(
-            f"RL has no prompts: none of {len(starts)} prefixes replays ({lost[0]}); run the correction again"
-        )
+        raise ScoreError(f"RL has no prompts: none of {len(lost)} prefixes replays ({first}); run the correction again")
     return kept
 
 
@@ -213,8 +225,9 @@ def train(
     from score.train.heldout import HeldOut
     from score.train.monitor import Guard
     from score.train.optim import last_checkpoint, optimizers
-    from score.train.output import ProgressCallback, lora, quiet
-    from score.train.trainer import AgentGRPO, Rollouts
+    from score.train.output import ProgressCallback, lora, quiet, whole
+    from score.train.rollouts import Rollouts
+    from score.train.trainer import AgentGRPO
 
     torch.manual_seed(seed)
     guard = Guard(max_gap=settings.max_gap, max_flat=settings.max_flat)
@@ -240,7 +253,8 @@ def train(
             curve.trainer = trainer
             trainer.add_callback(curve)
         trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    return trainer.accelerator.unwrap_model(trainer.model), trainer.state.log_history
+        trained = whole(trainer)
+    return trained, trainer.state.log_history
 
 
 def _sampling(settings: Grpo) -> Sampling:
@@ -301,7 +315,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     agent = lineage.agent(config, args.agent)
     settings = config.training.grpo[agent.settings]
     judges = [config.models[config.roles.reward_judge]] if config.roles.reward_judge else []
-    keep_gpus(config.models[lineage.base_model(config, agent.name)], *judges)
+    ours = {"gpus": Layout.of(config, agent.name).gpus}
+    keep_gpus(config.models[lineage.base_model(config, agent.name)].model_copy(update=ours), *judges)
+    ranks.start()
     from score.train.output import finish
     from score.train.start import load_start
 
@@ -315,13 +331,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         left_out = LeftOut()
         key_steps, counts = usable(rows, start.codec, settings.max_prompt, left_out)
         log.info("%s: %s", agent.name, counts)
-        work = args.work / input_key([args.data], start.digest)
-        with Usage(work, "grpo") as usage:
+        work = args.work / input_key([args.data], start.digest, ranks.sharding())
+        with Usage(work, "grpo", ranks.shard()) as usage:
             model, history = train(
                 start.model, start.codec, key_steps, config, agent, settings, work, args.seed, held_out, tools=tools,
                 usage=usage, left_out=left_out,
             )  # fmt: skip
-    facts = {"stage": "grpo", "agent": agent.name, "seed": args.seed, **usage.facts()}
+    counted = ranks.gathered([usage.facts()])
+    facts = {"stage": "grpo", "agent": agent.name, "seed": args.seed, "processes": ranks.count(), **counted[0]}
+    facts["usage"] = gathered(counted)
     facts["reward_judge"] = {"name": config.roles.reward_judge, "model": digest_of(judges[0])} if judges else None
     counts |= {"used": len(rows) - len(left_out.rows), **left_out.counts}
     record = provenance(fingerprint.settings(config, "grpo", agent.name), start=start.digest, data=counts, **facts)

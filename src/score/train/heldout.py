@@ -16,10 +16,12 @@ from score.agent.drivers import run_episodes
 from score.agent.episode import Episode
 from score.config.schema import Sampling
 from score.data.metric import by_rules, metric_of
-from score.engine.transformers import TransformersEngine
 from score.errors import InfrastructureError, ScoreError
 from score.records import StopReason, Task, derive_seed
-from score.train.trainer import CHUNK, AgentGRPO, Rollouts
+from score.train import ranks
+from score.train.rollouts import Rollouts
+from score.train.samplers import TrainerEngine
+from score.train.trainer import AgentGRPO
 
 log = logging.getLogger("heldout")
 
@@ -29,15 +31,18 @@ def accuracy(
 ) -> tuple[float, int]:
     """(share of right answers, number of tasks behind it): those that have an outcome.
 
-    `tasks` are `ruled` ones. Raises `InfrastructureError` if none has an outcome.
+    `tasks` are `ruled` ones; several processes share them out. Raises `InfrastructureError` if none has an outcome.
     """
-    engine = TransformersEngine(model, rollouts.codec, context=rollouts.context, batch=batch)
-    episodes = [Episode(task, rollouts.limits, seed=derive_seed("held-out", task.id)) for task in tasks]
-    run_episodes(episodes, engine, sampling, rollouts.pool, rollouts.tools)
+    engine = TrainerEngine(model, rollouts.codec, context=rollouts.context, batch=batch)
+    mine = ranks.shard().take(tasks)
+    episodes = [Episode(task, rollouts.limits, seed=derive_seed("held-out", task.id)) for task in mine]
+    with engine.rounds:
+        run_episodes(episodes, engine, sampling, rollouts.pool, rollouts.tools)
+    lost = ranks.gathered([e.failure for e in episodes if e.stop == StopReason.INFRASTRUCTURE_ERROR])
     ended = [episode for episode in episodes if episode.stop != StopReason.INFRASTRUCTURE_ERROR]
-    decided = [by_rules(episode.task, episode.answer) for episode in ended]
+    decided = ranks.gathered([by_rules(episode.task, episode.answer) for episode in ended])
     if not decided:
-        raise InfrastructureError(f"none of {len(tasks)} held-out questions has an outcome: {episodes[0].failure}")
+        raise InfrastructureError(f"none of {len(tasks)} held-out questions has an outcome: {lost[0]}")
     return fmean(decided), len(decided)
 
 
@@ -57,7 +62,7 @@ class HeldOut(TrainerCallback):
 
     def __init__(self, tasks: Sequence[Task], sampling: Sampling, *, every: int, batch: int) -> None:
         self.tasks, self.sampling, self.every = ruled(tasks), sampling, every
-        self.batch = min(batch, CHUNK)  # it decodes beside the trainer's own memory
+        self.batch = batch
         self.trainer: AgentGRPO | None = None  # set once it exists: it takes its callbacks first
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
@@ -71,7 +76,7 @@ class HeldOut(TrainerCallback):
 
     def _look(self) -> dict[str, float]:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        with self.trainer.whole_weights():
+        with self.trainer.sampling():
             share, n = accuracy(model, self.tasks, self.trainer.rollouts, self.sampling, self.batch)
         log.info("%.1f %% of %d held-out questions", 100 * share, n)
         return {"heldout/accuracy": share, "heldout/n": float(n)}

@@ -10,16 +10,22 @@ from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 
 from score.config.schema import Optim
+from score.errors import ScoreError
+from score.train import ranks
 
 
 def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
     """Keyword arguments common to TRL's SFTConfig and GRPOConfig."""
-    cuda = torch.cuda.is_available()
+    cuda, forward = torch.cuda.is_available(), settings.micro_batch * ranks.count()
+    if settings.batch % forward:
+        raise ScoreError(
+            f"batch {settings.batch} is not a multiple of micro_batch x {ranks.count()} processes ({forward})"
+        )
     return {
         "output_dir": str(work / "checkpoints"),
         "learning_rate": settings.lr,
         "per_device_train_batch_size": settings.micro_batch,
-        "gradient_accumulation_steps": settings.batch // settings.micro_batch,
+        "gradient_accumulation_steps": settings.batch // forward,
         "weight_decay": settings.weight_decay,
         "warmup_steps": settings.warmup,  # below 1 it is a share of all updates
         "lr_scheduler_type": settings.schedule,
@@ -33,6 +39,7 @@ def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
         "seed": seed,
         "data_seed": seed,
         "use_cpu": not cuda,
+        "ddp_timeout": int(ranks.PATIENCE.total_seconds()),
         "bf16": cuda,
         "activation_checkpointing": cuda if settings.checkpointing is None else settings.checkpointing,
     }

@@ -8,13 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from transformers import PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
 from score.config.schema import Lora, Optim
 from score.engine.adapter import adapter_in
 from score.progress import Progress
 from score.provenance import record_digest, write
+from score.train import ranks
 from score.train.optim import last_checkpoint
 from score.train.rows import LeftOut
 from score.train.start import StartModel
@@ -30,14 +32,16 @@ class ProgressCallback(TrainerCallback):
         self.label, self.progress, self.note = label, None, ""
 
     def on_train_begin(self, args, state, control, **kwargs) -> None:
-        self.progress = Progress(self.label, state.max_steps, done=state.global_step)
+        if ranks.is_main():
+            self.progress = Progress(self.label, state.max_steps, done=state.global_step)
 
     def on_log(self, args, state, control, logs=None, **kwargs) -> None:
         shown = {k: logs[k] for k in ("loss", "reward") if logs and k in logs}
         self.note = ", ".join(f"{name} {float(value):.3f}" for name, value in shown.items()) or self.note
 
     def on_step_end(self, args, state, control, **kwargs) -> None:
-        self.progress.tick(self.note)
+        if self.progress is not None:
+            self.progress.tick(self.note)
 
 
 def quiet(trainer: Trainer) -> None:
@@ -59,9 +63,34 @@ def lora(model: PreTrainedModel, settings: Lora | None) -> PreTrainedModel:
     return get_peft_model(model, config)
 
 
+def whole(trainer: Trainer) -> PreTrainedModel | None:
+    """The trained model with all its weights; adapters are in it as they were in training.
+
+    Of processes that hold parts of it, which all take part, the main one gets it and the others None.
+    """
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    if not ranks.sharding():
+        return model
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not ranks.is_main():
+        return None
+    with torch.device("meta"):  # the structure alone: the weights are those that came together
+        copy = AutoModelForCausalLM.from_config(model.config)
+        copy.generation_config = model.generation_config
+        if adapters := getattr(model, "peft_config", None):
+            from peft import get_peft_model
+
+            copy = get_peft_model(copy, adapters["default"])
+    copy.load_state_dict(weights, strict=False, assign=True)
+    copy.tie_weights()
+    if empty := [name for name, weight in copy.named_parameters() if weight.is_meta]:
+        raise RuntimeError(f"no process had {len(empty)} of the trained weights, {empty[0]} among them")
+    return copy
+
+
 def finish(
     out: Path,
-    model: PreTrainedModel,
+    model: PreTrainedModel | None,
     start: StartModel,
     history: Sequence[Mapping[str, Any]],
     record: Mapping[str, Any],
@@ -72,15 +101,19 @@ def finish(
     """Writes `model/`, `log.csv`, `left_out.csv` and `provenance.json` below `out`; the model folder appears complete
     or not at all.
 
-    Then removes all checkpoints in `work` but the last: a job that dies before its results are accepted needs that one.
+    Of several processes the main one does. Then removes all checkpoints in `work` but the last: a job that dies before
+    its results are accepted needs that one. Weights are written in the precision that the start came in.
     """
+    if not ranks.is_main():
+        return
     partial = out / ".model.partial"
     shutil.rmtree(partial, ignore_errors=True)
     alone = settings.lora is not None and not settings.lora.merge
     if alone:
         save_adapter(model, start, partial)
     else:
-        (model if settings.lora is None else model.merge_and_unload()).save_pretrained(partial)
+        complete = model if settings.lora is None else model.merge_and_unload()
+        complete.to(start.dtype).save_pretrained(partial)
     start.codec.tokenizer.save_pretrained(partial)
     digest = record_digest(partial, below=start.digest if alone else None)
     write_log(out / "log.csv", history)

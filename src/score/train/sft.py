@@ -37,7 +37,7 @@ def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int,
 
     from score.train.optim import last_checkpoint, optimizers, trainer_arguments
     from score.train.order import PerEpoch
-    from score.train.output import ProgressCallback, lora, quiet
+    from score.train.output import ProgressCallback, lora, quiet, whole
 
     class RowTrainer(SFTTrainer):
         def _get_train_sampler(self, dataset=None):
@@ -66,7 +66,7 @@ def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int,
     )
     quiet(trainer)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    return trainer.model, trainer.state.log_history
+    return whole(trainer), trainer.state.log_history
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -79,13 +79,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     agent = lineage.agent(config, args.agent)
     settings = config.training.sft[agent.settings]
     trajectories = [Trajectory.from_json(row) for path in args.data for row in read_rows(path)]
+    from score.train import ranks
     from score.train.output import finish
     from score.train.start import load_start
 
+    ranks.start()
     start = load_start(config, agent, args.seed, args.root)
     data = training_set(trajectories, start.codec, settings.max_length)
     log.info("%s: %s", agent.name, data.counts)
-    work = args.work / input_key(args.data, start.digest)
+    work = args.work / input_key(args.data, start.digest, ranks.sharding())
     model, history = train(start.model, start.codec, data, settings, work, args.seed, f"sft {agent.name}")
     settings_used = fingerprint.settings(config, "sft", agent.name)
     record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts)

@@ -12,155 +12,22 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch.nn import functional
 from torch.utils.data import Sampler
+from transformers import TrainerCallback
 from trl import GRPOTrainer
 from trl.models import unwrap_model_for_generation
 
-from score.agent.drivers import run_episodes
-from score.agent.episode import Episode, forced_prefix
-from score.agent.protocol import trajectory_messages
-from score.agent.sessions import branched
-from score.config.schema import Protocol as Limits
-from score.config.schema import Sampling
-from score.correct.sets import KeyStep
-from score.engine.base import BatchEngine, Completion, Request
-from score.engine.codec import ChatCodec, Segment
-from score.engine.transformers import TransformersEngine
-from score.errors import InfrastructureError, ScoreError
-from score.records import StopReason, Trajectory, derive_seed
-from score.sandbox.base import SandboxPool, Tools
-from score.train import monitor
+from score.agent.episode import Episode
+from score.engine.base import BatchEngine
+from score.errors import ScoreError
+from score.records import Trajectory, derive_seed
+from score.train import monitor, ranks
 from score.train.order import PerEpoch
-
-CHUNK = 64
-"""Conversations that are decoded together beside the trainer's own memory."""
-
-Reward = Callable[[Sequence[Trajectory], Sequence[KeyStep]], list[tuple[float | None, str]]]
-"""(reward, tier) per rollout; one without a reward takes no part in its group's step. Raises `InfrastructureError`
-rather than guess."""
-
-
-@dataclass(frozen=True)
-class TokenRow:
-    """One rollout as TRL wants it: ids of the prompt, ids after it, and 1 where the model sampled the id.
-
-    `logprobs` are the sampler's: NaN where it does not tell (end tokens), 0 where nothing was sampled.
-    """
-
-    prompt_ids: list[int]
-    completion_ids: list[int]
-    env_mask: list[int]
-    logprobs: list[float]
-
-
-def token_row(episode: Episode, codec: ChatCodec, given: int) -> TokenRow:
-    """The episode's ids, split after its first `given` assistant turns.
-
-    The end token of a turn that ran into the token limit was never sampled, so it is masked.
-    """
-    trajectory = episode.trajectory()
-    told = [trajectory.plan_logprobs, *(step.logprobs for step in trajectory.steps)]
-    prompt: list[int] = []
-    completion: list[int] = []
-    mask: list[int] = []
-    logprobs: list[float] = []
-    turn = 0
-    for segment in codec.segments(trajectory_messages(trajectory)):
-        if turn < given or (turn == given and not segment.assistant and not completion):
-            prompt += segment.ids
-        else:
-            sampled = [int(segment.assistant)] * len(segment.ids)
-            if segment.assistant and turn in episode.unfinished:
-                sampled[-1] = 0
-            completion += segment.ids
-            mask += sampled
-            logprobs += _logprobs(segment, told[turn]) if segment.assistant else [0.0] * len(segment.ids)
-        turn += segment.assistant
-    if not completion:  # the prefix alone fills the context; TRL needs at least one id
-        completion, mask, logprobs = [codec.eos_id], [0], [0.0]
-    return TokenRow(prompt, completion, mask, logprobs)
-
-
-def _logprobs(turn: Segment, told: Sequence[float] | None) -> list[float]:
-    known = told if told is not None and len(told) == len(turn.ids) - 1 else [math.nan] * (len(turn.ids) - 1)
-    return [*known, math.nan]
-
-
-class VllmEngine:
-    """A `BatchEngine` over the vLLM that TRL runs in this process or reaches by HTTP, with the current weights.
-
-    How its tokens came about is its own affair: a request's seed says nothing to it.
-    """
-
-    def __init__(self, trainer: GRPOTrainer, codec: ChatCodec, *, batch: int, turn_tokens: int, context: int) -> None:
-        self.trainer, self.codec, self.batch, self.longest = trainer, codec, batch, context - turn_tokens
-        trainer.vllm_generation.max_completion_length = turn_tokens
-
-    def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        prompts = [self.codec.prompt(request.messages) for request in requests]
-        completions = [Completion("", "context", prompt_tokens=len(ids)) for ids in prompts]
-        fitting = [i for i, ids in enumerate(prompts) if len(ids) <= self.longest]
-        sampled, logprobs = self.trainer._generate_single_turn([prompts[i] for i in fitting], None, {}, 1)
-        for i, ids, noted in zip(fitting, sampled, logprobs, strict=True):
-            completions[i] = self._completion(ids, noted, len(prompts[i]))
-        return completions
-
-    def _completion(self, ids: list[int], logprobs: list[float], prompt_tokens: int) -> Completion:
-        ended = bool(ids) and ids[-1] == self.codec.eos_id
-        turn = tuple(ids[:-1] if ended else ids)
-        return Completion(
-            text=self.codec.decode(turn),
-            finish="stop" if ended else "length",
-            token_ids=turn,
-            prompt_tokens=prompt_tokens,
-            completion_tokens=len(ids),
-            logprobs=tuple(logprobs[: len(turn)]),
-        )
-
-
-@dataclass(frozen=True)
-class Rollouts:
-    """How a trainer's prompts become episodes and rewards.
-
-    `key_steps` are the training prompts, which the dataset's column `index` points into. With `short_horizon` an
-    episode starts at the verified prefix, else at the question. `context`: tokens of a whole conversation.
-    """
-
-    codec: ChatCodec
-    key_steps: Sequence[KeyStep]
-    reward: Reward
-    pool: SandboxPool
-    tools: Tools
-    limits: Limits
-    short_horizon: bool
-    sampling: Sampling
-    context: int
-
-    def play(
-        self, indexes: Sequence[int], engine: BatchEngine, seeds: Sequence[int]
-    ) -> tuple[list[Episode], list[int]]:
-        """One finished episode per index and seed, and how many of its assistant turns were given.
-
-        Raises `InfrastructureError` if any has no outcome.
-        """
-        starts = [self.key_steps[i] for i in indexes]
-        prefixes = [forced_prefix(s.plan, s.prefix) if self.short_horizon else () for s in starts]
-        episodes = [
-            Episode(start.task, self.limits, seed=seed, forced=prefix)
-            for start, seed, prefix in zip(starts, seeds, prefixes, strict=True)
-        ]
-        with branched(episodes, self.pool, self.tools) as sessions:
-            run_episodes(episodes, engine, self.sampling, self.pool, self.tools, sessions=sessions)
-        failed = [e.failure for e in episodes if e.stop == StopReason.INFRASTRUCTURE_ERROR]
-        if failed:
-            raise InfrastructureError(
-                f"{len(failed)} of {len(episodes)} RL episodes have no outcome; the first: {failed[0]}"
-            )
-        return episodes, [len(prefix) for prefix in prefixes]
+from score.train.rollouts import Rollouts, token_row
+from score.train.samplers import TrainerEngine, VllmEngine
 
 
 class AgentGRPO(GRPOTrainer):
@@ -178,26 +45,25 @@ class AgentGRPO(GRPOTrainer):
     ) -> None:  # fmt: skip
         super().__init__(*args, reward_funcs=[_given_reward], rollout_func=_roll, **kwargs)
         self.rollouts, self.negative_weight, self.mask_truncated = rollouts, negative_weight, mask_truncated
-        self.engine = counted(self._new_engine())
+        engine = self._new_engine()
+        self.engine, self.rounds = counted(engine), getattr(engine, "rounds", contextlib.nullcontext())
         self.rows: list[dict] = []
         self._logps = torch.empty(0)  # [B, T] of the last forward pass
+        if ranks.sharding() == "fsdp2":
+            for module in self.model.modules():  # so that transformers makes the processes' decoding equally long
+                module._is_fsdp_managed_module = True
+            self.add_callback(_FromTheRoot())
 
     def _new_engine(self) -> BatchEngine:
         codec, context = self.rollouts.codec, self.rollouts.context
         if self.use_vllm:
             batch, limit = self.args.generation_batch_size, self.rollouts.sampling.max_new_tokens
             return VllmEngine(self, codec, batch=batch, turn_tokens=limit, context=context)
-        model = self.accelerator.unwrap_model(self.model)
-        engine = TransformersEngine(model, codec, context=context, batch=CHUNK, logprobs=True)
-        model.train()
-        return engine
+        return TrainerEngine(self.accelerator.unwrap_model(self.model), codec, context=context)
 
     @contextlib.contextmanager
-    def whole_weights(self) -> Iterator[None]:
-        """All weights on this process and no dropout, for the time of the rollouts; a collective operation.
-
-        Within it processes may sample as many turns as each of them needs: no other one is waited for.
-        """
+    def sampling(self) -> Iterator[None]:
+        """The model as it samples, without dropout, for the time of a `with` block; a collective operation."""
         if self.use_vllm:
             yield
             return
@@ -228,17 +94,12 @@ class AgentGRPO(GRPOTrainer):
                 f"{len(prompts)} prompts for {len(self.rows)} rows: this TRL version orders them otherwise"
             )
         indexes = [row["index"] for row in self.rows]
-        with self.whole_weights():
-            episodes, given = self.rollouts.play(indexes, self.engine, self._seeds(len(indexes)))
+        with self.sampling():
+            episodes, given = ranks.agreed(lambda: self._play(indexes))
         trajectories = [episode.trajectory() for episode in episodes]
-        rewards = self.rollouts.reward(trajectories, [self.rollouts.key_steps[i] for i in indexes])
-        values = [value for value, _ in rewards]
-        if bad := [value for value in values if value is not None and not math.isfinite(value)]:
-            raise ScoreError(f"{len(bad)} of {len(values)} rewards are {bad[0]}; nothing is learned from such a batch")
+        values = self._rewards(indexes, trajectories)
         rows = [token_row(episode, self.rollouts.codec, n) for episode, n in zip(episodes, given, strict=True)]
         cut = [self.mask_truncated and monitor.cut(trajectory) for trajectory in trajectories]
-        metrics = monitor.of_episodes([tier for _, tier in rewards], trajectories)
-        self._log(metrics | {monitor.TOKENS: metrics[monitor.TOKENS] * self.accelerator.num_processes})
         return {
             "prompt_ids": [row.prompt_ids for row in rows],
             "completion_ids": [row.completion_ids for row in rows],
@@ -250,6 +111,22 @@ class AgentGRPO(GRPOTrainer):
             "logprobs": [row.logprobs for row in rows],
             "episode_reward": values,
         }
+
+    def _play(self, indexes: Sequence[int]) -> tuple[list[Episode], list[int]]:
+        with self.rounds:
+            return self.rollouts.play(indexes, self.engine, self._seeds(len(indexes)))
+
+    def _rewards(self, indexes: Sequence[int], trajectories: Sequence[Trajectory]) -> list[float | None]:
+        """Of this process's rollouts; the main process computes those of all, so that one asks the judge."""
+        everyone = ranks.gathered(list(zip(indexes, trajectories, strict=True)))
+        indexes_of_all, trajectories_of_all = zip(*everyone, strict=True)
+        key_steps = [self.rollouts.key_steps[i] for i in indexes_of_all]
+        rewards = ranks.from_main(lambda: self.rollouts.reward(trajectories_of_all, key_steps))
+        values = [value for value, _ in rewards]
+        if bad := [value for value in values if value is not None and not math.isfinite(value)]:
+            raise ScoreError(f"{len(bad)} of {len(values)} rewards are {bad[0]}; nothing is learned from such a batch")
+        self._log(monitor.of_episodes([tier for _, tier in rewards], trajectories_of_all))
+        return values[ranks.number() * len(indexes) :][: len(indexes)]
 
     def _seeds(self, count: int) -> list[int]:
         """Of this update's episodes on this process: a place in the whole batch has the same one on any number."""
@@ -306,6 +183,14 @@ def by_length(batches: Sequence[dict[str, torch.Tensor | None]]) -> list[dict[st
         whole | {name: value[places] for name, value in rows.items()}
         for places in order.split(len(order) // len(batches))
     ]
+
+
+class _FromTheRoot(TrainerCallback):
+    """FSDP2 wants its first forward pass to be the whole model's, and generation with adapters begins further in."""
+
+    def on_train_begin(self, args, state, control, model, **kwargs) -> None:
+        with torch.no_grad():
+            model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=args.device))
 
 
 def _roll(prompts: Sequence[object], trainer: AgentGRPO) -> dict[str, list]:

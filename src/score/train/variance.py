@@ -41,7 +41,7 @@ from score.progress import Progress
 from score.provenance import provenance, write
 from score.records import StopReason, Trajectory, derive_seed
 from score.sandbox.base import Tools
-from score.train.trainer import token_row
+from score.train.rollouts import token_row
 
 log = logging.getLogger("variance")
 

@@ -1,0 +1,70 @@
+"""Who samples RL's rollouts from the trainer's current weights: the trainer's own process, or a vLLM."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from transformers import PreTrainedModel
+
+from score.config.schema import Sampling
+from score.engine.base import Completion, Request
+from score.engine.codec import ChatCodec
+from score.engine.transformers import TransformersEngine
+from score.train import ranks
+
+if TYPE_CHECKING:
+    from trl import GRPOTrainer
+
+CHUNK = 64
+"""Conversations that are decoded together beside the trainer's own memory."""
+
+
+class TrainerEngine(TransformersEngine):
+    """The engine of every other stage over the model in training, decoding in rounds with the processes that hold the
+    rest of it. The model stays in the mode, training or not, that it is in."""
+
+    def __init__(self, model: PreTrainedModel, codec: ChatCodec, *, context: int, batch: int = CHUNK) -> None:
+        training = model.training
+        super().__init__(model, codec, context=context, batch=min(batch, CHUNK), logprobs=True)
+        model.train(training)
+        idle = Sampling(temperature=0.0, max_new_tokens=1)
+        self.rounds = ranks.Rounds(lambda: super(TrainerEngine, self)._decode([[codec.eos_id]], idle, [0]))
+
+    def _decode(
+        self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]
+    ) -> list[tuple[list[int], list[float]]]:
+        self.rounds.enter()
+        return super()._decode(prompts, sampling, seeds)
+
+
+class VllmEngine:
+    """A `BatchEngine` over the vLLM that TRL runs in this process or reaches by HTTP, with the current weights.
+
+    How its tokens came about is its own affair: a request's seed says nothing to it.
+    """
+
+    def __init__(self, trainer: GRPOTrainer, codec: ChatCodec, *, batch: int, turn_tokens: int, context: int) -> None:
+        self.trainer, self.codec, self.batch, self.longest = trainer, codec, batch, context - turn_tokens
+        trainer.vllm_generation.max_completion_length = turn_tokens
+
+    def complete(self, requests: Sequence[Request]) -> list[Completion]:
+        prompts = [self.codec.prompt(request.messages) for request in requests]
+        completions = [Completion("", "context", prompt_tokens=len(ids)) for ids in prompts]
+        fitting = [i for i, ids in enumerate(prompts) if len(ids) <= self.longest]
+        sampled, logprobs = self.trainer._generate_single_turn([prompts[i] for i in fitting], None, {}, 1)
+        for i, ids, noted in zip(fitting, sampled, logprobs, strict=True):
+            completions[i] = self._completion(ids, noted, len(prompts[i]))
+        return completions
+
+    def _completion(self, ids: list[int], logprobs: list[float], prompt_tokens: int) -> Completion:
+        ended = bool(ids) and ids[-1] == self.codec.eos_id
+        turn = tuple(ids[:-1] if ended else ids)
+        return Completion(
+            text=self.codec.decode(turn),
+            finish="stop" if ended else "length",
+            token_ids=turn,
+            prompt_tokens=prompt_tokens,
+            completion_tokens=len(ids),
+            logprobs=tuple(logprobs[: len(turn)]),
+        )
