@@ -5,9 +5,9 @@
 
 It calls the commands that the workflow's rules call, two at a time as `snakemake --cores 2` would, without Snakemake's
 own time. Questions and answers are made up: no benchmark's content is in here. Golds have the published sets' forms in
-about their shares (numbers whole, fractional and irrational, intervals, polynomials, sets; names). A third of the answers are
-right; the wrong ones to a question have its gold's form and follow Zipf's law over a hundred, so that each question
-sees some eighty different ones. Records have four steps with text and token ids, as a model's have.
+about their shares (numbers whole, fractional and irrational, intervals, polynomials, sets; names). A third of the
+answers are right; the wrong ones to a question have its gold's form and follow Zipf's law over a hundred, so that each
+question sees some eighty different ones. Records have four steps with text and token ids, as a model's have.
 """
 
 from __future__ import annotations

@@ -67,7 +67,7 @@ def test_letters_stand_for_numbers():
             "2^{1/2}",
             "2^x",
             "2^{2}^{2}",
-            "30^\\circ",
+            r"30^\circ C",
             "1e3",
             "²",
             "(",
