@@ -21,7 +21,8 @@ LONGEST = 200
 """Characters; what is longer is not plain."""
 
 _PLAIN = re.compile(
-    r"(\\[dt]?frac(?=\{)|\\sqrt(?=\{)|\\pi(?![a-zA-Z])|\\cdot(?![a-zA-Z])|[a-df-hj-zA-Z\d.+*^(){}\s-])+", re.ASCII
+    r"(\\[dt]?frac(?=\{)|\\sqrt(?=\{)|\\pi(?![a-zA-Z])|\\(cdot|times)(?![a-zA-Z])|[a-df-hj-zA-Z\d.+*^(){}\s-])+",
+    re.ASCII,
 )  # without e and i, which are numbers
 _SLASHED = re.compile(r"(-?\d+) ?/ ?(\d+)", re.ASCII)
 _AMBIGUOUS = re.compile(r"[\d.]\s*\\[dt]?frac|[a-zA-Z]\s*\(")  # 1\frac{1}{2} is a sum, f(2) no product
@@ -29,6 +30,9 @@ _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
 _ROOT = re.compile(r"\\sqrt\{([^{}]*)\}")
 _POWER = re.compile(r"(?:\^|\*\*)\s*(?:\{\s*(-?\d+)\s*\}|(\d+))", re.ASCII)
 _PRODUCT = re.compile(r"(?<=[\da-zA-Zπ)])\s*(?=[a-zA-Zπ√(])")
+_TIMES = re.compile(r"\\(?:cdot|times)")
+_DEGREES = re.compile(r"\^\\circ$|\^\{\\circ\}$|°$")  # 30° is 30 to math-verify
+_ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 _LIST = re.compile(r"(?:\\left)?([(\[])(.+,.+?)(?:\\right)?([)\]])", re.DOTALL)
 
 _BINARY = {
@@ -72,12 +76,14 @@ def plain(answer: str) -> Plain:
 
 
 def _value(text: str) -> tuple[float, frozenset[str]] | None:
-    r"""The value of an expression of digits, letters, `\frac`, `\sqrt`, `\pi`, signs, products and whole powers, or of
-    3/4; and its letters."""
+    r"""The value of an expression of digits, letters, `\frac`, `\sqrt`, `\pi`, signs, products and whole powers, with
+    a degree sign or without, or of 3/4; and its letters."""
+    text = _DEGREES.sub("", text)
     text = _SLASHED.sub(r"\\frac{\1}{\2}", text) if _SLASHED.fullmatch(text) else text
     if not _PLAIN.fullmatch(text) or _AMBIGUOUS.search(text):
         return None
-    text, before = _POWER.sub(r"**(\1\2)", text.replace("\\cdot", " * ").replace("\\pi", "π")), ""
+    text = _ZEROS.sub("", _TIMES.sub(" * ", text).replace("\\pi", "π"))
+    text, before = _POWER.sub(r"**(\1\2)", text), ""
     while text != before:
         before, text = text, _ROOT.sub(r"√(\1)", _FRACTION.sub(r"((\1)/(\2))", text))
     if "^" in text or re.search(r"\*\*\([^()]*\)\s*\*\*", text):
