@@ -10,11 +10,11 @@ import re
 
 import pytest
 import torch
-from toy_rl import micro_config, PREFIX, SETTINGS, Recorder, key_step, make_trainer
+from toy_rl import PREFIX, SETTINGS, Recorder, key_step, make_trainer, micro_config
 
 from fakes import LocalPool
 from score.errors import InfrastructureError, ScoreError
-from score.records import Task
+from score.records import Step, Task
 from score.train.grpo import dataset_rows, usable
 from score.train.rows import LeftOut
 

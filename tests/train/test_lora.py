@@ -11,9 +11,9 @@ import torch
 import yaml
 from test_dpo import SETTINGS as DPO
 from test_dpo import key_step as dpo_step
-from toy_rl import key_step, make_trainer
 from test_grpo_provenance import mapping
 from test_sft import trajectory
+from toy_rl import key_step, make_trainer
 
 from score.agent.protocol import Message
 from score.config.schema import Lora, Model, Sampling, Sft

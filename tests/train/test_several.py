@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from test_sft import trajectory
+from toy_rl import PREFIX, key_step, micro_config
 
 from score.attempts import open_tools
 from score.config.load import merge
 from score.jsonl import write_rows
 from score.records import Step
 from score.train.launch import Layout, command
-from test_sft import trajectory
-from toy_rl import PREFIX, key_step, micro_config
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]

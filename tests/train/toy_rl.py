@@ -33,7 +33,9 @@ class Recorder(AgentGRPO):
         return super()._compute_loss(model, inputs)
 
 
-def make_trainer(student, tmp_path, steps, *, reward=None, short_horizon=True, cls=Recorder, negative_weight=1.0, **more):
+def make_trainer(
+    student, tmp_path, steps, *, reward=None, short_horizon=True, cls=Recorder, negative_weight=1.0, **more
+):
     from datasets import Dataset
     from trl import GRPOConfig
 

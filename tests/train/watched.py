@@ -10,6 +10,8 @@ from score.train import ranks
 
 
 def main(folder: Path) -> None:
+    from test_grpo import Scored
+    from toy_rl import by_length, key_step, make_trainer, micro_config
     from transformers import LlamaForCausalLM
 
     from score.attempts import open_tools, sandbox
@@ -18,8 +20,6 @@ def main(folder: Path) -> None:
     from score.micro.language import make_tokenizer, model_config
     from score.records import Task
     from score.train.heldout import HeldOut
-    from test_grpo import Scored
-    from toy_rl import by_length, key_step, make_trainer, micro_config
 
     class Watched(Scored):
         def roll(self, prompts):
