@@ -27,6 +27,7 @@ for experiment in "${experiments[@]}"; do
 done
 cat <<TXT
 
+Report:        results/${experiments[0]}/report/index.html, all of them on one page
 Tables:        results/${experiments[0]}/tables/table{1,2,3}.{md,csv,tex}
 Figures:       results/${experiments[0]}/figures/*.{png,pdf}, each with its numbers in .md and .csv
 Trajectories:  results/${experiments[0]}/eval/<agent>/<seed>/<benchmark>.jsonl   corrections: results/${experiments[0]}/correct/bc20-s0/

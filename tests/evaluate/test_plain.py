@@ -27,6 +27,10 @@ from score.evaluate.plain import LONGEST, Plain, apart, plain
         (r"\left( 2, \frac{\pi}{3} \right)", "()", [2, math.pi / 3]),
         ("[1, 4)", "[)", [1, 4]),
         ("(1, 2, -3)", "()", [1, 2, -3]),
+        (r"\{7, 1, -3\}", r"\{\}", [-3, 1, 7]),
+        (r"\left\{ 7 \right\}", r"\{\}", [7]),
+        (r"(-\infty, 3]", "(]", [-math.inf, 3]),
+        (r"\infty", "", [math.inf]),
         ("025", "", [25]),
         (r"12 \times 2^{10} - 005.50", "", [12 * 1024 - 5.5]),
         (r"115^{\circ}", "", [115]),
@@ -75,7 +79,7 @@ def test_letters_stand_for_numbers():
         ),
         *("i", "1+2i", "2e", "f(2)", "x2", "x/2", "9^{999}", "even", r"\text{odd}"),
         *(r"1\frac{1}{2}", r"2\dfrac{1}{2}", r"\frac12", r"\sqrt2", r"\sqrt[3]{8}", r"\sqrt{-1}", r"\frac{1}{0}"),
-        *(r"\{1, 2\}", r"(-\infty, 3]", "(1, i)", r"\pip", "1 +", "__import__", "-" * LONGEST + "1", "9" * 400),
+        *(r"\{1, i\}", r"(2\infty, 3]", "(1, i)", r"\pip", "1 +", "__import__", "-" * LONGEST + "1", "9" * 400),
     ],
 )
 def test_what_is_not_plain_has_no_values(answer):
@@ -86,6 +90,16 @@ def test_what_is_not_plain_has_no_values(answer):
 NUMBERS = [
     *("2", "-2", "2.0004", "2.5", "200", "7/3", r"\frac{7}{3}", r"\frac{-7}{3}", "2.3333", r"2\sqrt{3}", r"\sqrt{12}"),
     *(r"\sqrt{13}", r"\frac{\sqrt{3}}{2}", r"\frac{\pi}{2}", r"2\pi", "1.5708", r"1-\sqrt{2}", r"-\sqrt{2}+1", "0"),
+    *(
+        r"\{1, 2\}",
+        r"\{3, 1\}",
+        r"\{2, 1\}",
+        r"\{2\}",
+        r"(-\infty, 3]",
+        r"(-\infty, 2]",
+        r"(3, \infty)",
+        r"(2, +\infty)",
+    ),
     *("90°", r"45^\circ", "045", r"2 \times 3"),
     *("x", "2x", "x+1", "x-1", "x^2-1", "(x-1)(x+1)", "x^2+1", "xy", "yx", "x+y", r"\frac{x}{2}", "odd", "B", "C"),
     *("(1, 2)", "(2, 1)", "[1, 2]", "(1, 2]", r"(1, \frac{4}{2})", "(1, 2, 3)", r"\left[1, \sqrt{4}\right]"),

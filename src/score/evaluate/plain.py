@@ -33,7 +33,8 @@ _PRODUCT = re.compile(r"(?<=[\da-zA-Zπ)])\s*(?=[a-zA-Zπ√(])")
 _TIMES = re.compile(r"\\(?:cdot|times)")
 _DEGREES = re.compile(r"\^\\circ$|\^\{\\circ\}$|°$")  # 30° is 30 to math-verify
 _ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
-_LIST = re.compile(r"(?:\\left)?([(\[])(.+,.+?)(?:\\right)?([)\]])", re.DOTALL)
+_LIST = re.compile(r"(?:\\left)?(\(|\[|\\\{)(.+?)(?:\\right)?(\)|\]|\\\})", re.DOTALL)
+_INFINITY = re.compile(r"([+-]?)\\infty")
 
 _BINARY = {
     ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: math.pow,
@@ -43,7 +44,10 @@ _UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
 
 @dataclass(frozen=True)
 class Plain:
-    """An answer's brackets (none around a single value), its letters, and its values; none where it is not plain."""
+    """An answer's brackets (none around a single value), its letters, and its values; none where it is not plain.
+
+    Values in braces, a set's, are in order of size.
+    """
 
     brackets: str = ""
     letters: frozenset[str] = frozenset()
@@ -68,16 +72,22 @@ def plain(answer: str) -> Plain:
     if len(answer) > LONGEST:
         return Plain()
     listed = _LIST.fullmatch(answer)
+    listed = listed if listed and (listed[1] == "\\{" or "," in listed[2]) else None
     found = [_value(part.strip()) for part in (listed[2].split(",") if listed else [answer])]
     if None in found:
         return Plain()
     letters = frozenset().union(*(letters for _, letters in found))
-    return Plain(listed[1] + listed[3] if listed else "", letters, tuple(value for value, _ in found))
+    values = [value for value, _ in found]
+    if listed and listed[1] == "\\{":  # a set, in any order
+        values = sorted(values)
+    return Plain(listed[1] + listed[3] if listed else "", letters, tuple(values))
 
 
 def _value(text: str) -> tuple[float, frozenset[str]] | None:
     r"""The value of an expression of digits, letters, `\frac`, `\sqrt`, `\pi`, signs, products and whole powers, with
-    a degree sign or without, or of 3/4; and its letters."""
+    a degree sign or without, or of 3/4 or `\infty`; and its letters."""
+    if infinite := _INFINITY.fullmatch(text):
+        return math.copysign(math.inf, -1 if infinite[1] == "-" else 1), frozenset()
     text = _DEGREES.sub("", text)
     text = _SLASHED.sub(r"\\frac{\1}{\2}", text) if _SLASHED.fullmatch(text) else text
     if not _PLAIN.fullmatch(text) or _AMBIGUOUS.search(text):
@@ -116,4 +126,6 @@ def _evaluated(node: ast.expr) -> float:
 
 
 def _differ(left: float, right: float) -> bool:
+    if math.isinf(left) or math.isinf(right):
+        return left != right
     return abs(left - right) > max(NEAR, 1e-9 * max(abs(left), abs(right)))
