@@ -37,7 +37,7 @@ from score.agent.episode import Episode
 from score.attempts import open_tools, sandbox
 from score.config import Config, lineage, load
 from score.config.load import merge
-from score.config.schema import Grpo, Sft
+from score.config.training import Grpo, Sft
 from score.correct.sets import KeyStep
 from score.engine import resolve_path
 from score.engine.base import Completion, Request

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from score.config import lineage
-from score.config.schema import Agent, Config, Model, Optim, Sandbox, Search, Section
+from score.config.schema import Agent, Config, Model, Sandbox, Search
+from score.config.section import Section
+from score.config.training import Optim
 from score.records import content_key
 
 _PACKAGE = Path(__file__).parent

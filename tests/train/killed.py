@@ -10,7 +10,7 @@ from pathlib import Path
 
 from transformers import TrainerCallback
 
-from score.config.schema import Lora, Sft
+from score.config.training import Lora, Sft
 
 UPDATES = 20
 SETTINGS = Sft(

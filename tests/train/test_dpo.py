@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from score.agent.protocol import Message, plan_text, step_text
-from score.config.schema import Dpo
+from score.config.training import Dpo
 from score.correct.sets import KeyStep
 from score.errors import ScoreError
 from score.records import Step, Task

@@ -16,7 +16,8 @@ from test_sft import trajectory
 from toy_rl import key_step, make_trainer
 
 from score.agent.protocol import Message
-from score.config.schema import Lora, Model, Sampling, Sft
+from score.config.schema import Model, Sampling
+from score.config.training import Lora, Sft
 from score.engine import digest_of, open_engine, vllm
 from score.engine.base import Request
 from score.engine.transformers import load_model

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from score.config.schema import Dpo, Grpo, Lora, Sft
+from score.config.training import Dpo, Grpo, Lora, Sft
 from score.train.memory import GB, Shape, estimate
 
 QWEN_7B = {

@@ -6,7 +6,8 @@ import pytest
 import torch
 from toy_rl import SETTINGS, by_length, key_step, make_trainer
 
-from score.config.schema import Grpo, Sampling
+from score.config.schema import Sampling
+from score.config.training import Grpo
 from score.errors import ScoreError
 from score.records import Step, StopReason, Task, Trajectory
 from score.train.monitor import Guard, cut, of_episodes, trouble

@@ -7,7 +7,8 @@ import pytest
 
 from fakes import ScriptedAsyncEngine
 from score.agent.protocol import Message, plan_text
-from score.config.schema import Agent, Config, Grpo, Sampling
+from score.config.schema import Agent, Config, Sampling
+from score.config.training import Grpo
 from score.correct.sets import KeyStep
 from score.errors import InfrastructureError
 from score.jsonl import ResumableRows, read_rows

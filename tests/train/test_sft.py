@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from score.agent.protocol import step_text
-from score.config.schema import Sft
+from score.config.training import Sft
 from score.errors import ScoreError
 from score.records import Step, StopReason, Task, Trajectory
 from score.train.output import write_left_out

@@ -4,7 +4,8 @@ import torch
 
 from fakes import LocalPool
 from score.agent.protocol import Message, plan_text, step_text
-from score.config.schema import Grpo, Protocol
+from score.config.schema import Protocol
+from score.config.training import Grpo
 from score.correct.sets import KeyStep
 from score.records import Step, Task
 from score.train.grpo import _sampling, dataset_rows

@@ -17,7 +17,8 @@ import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
 from score.config.load import nearest, one_line
-from score.config.schema import Config, Section
+from score.config.schema import Config
+from score.config.section import Section
 from score.errors import ScoreError
 
 FILE = "site.yaml"

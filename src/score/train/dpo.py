@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from score import cli, fingerprint
 from score.agent.protocol import messages, plan_text, step_message
 from score.config import lineage, read
-from score.config.schema import Dpo
+from score.config.training import Dpo
 from score.correct.sets import KeyStep
 from score.errors import ScoreError
 from score.jsonl import read_rows

@@ -22,7 +22,8 @@ from score.agent.drivers import run_episodes
 from score.agent.episode import Episode, forced_prefix
 from score.attempts import open_tools, sandbox
 from score.config import Config, lineage, read
-from score.config.schema import Agent, Grpo, Sampling
+from score.config.schema import Agent, Sampling
+from score.config.training import Grpo
 from score.correct.sets import KeyStep
 from score.data.metric import by_rules
 from score.data.splits import part_of

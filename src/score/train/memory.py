@@ -27,7 +27,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from score.config.schema import Dpo, Grpo, Optim, Sft
+from score.config.training import Dpo, Grpo, Optim, Sft
 
 GB = 10**9
 KINDS = ("llama", "mistral", "qwen2", "qwen3")

@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel
 from transformers.trainer_utils import get_last_checkpoint
 
-from score.config.schema import Optim
+from score.config.training import Optim
 from score.errors import ScoreError
 from score.train import ranks
 

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PrinterCallback, Trainer, TrainerCallback
 from transformers.utils import logging as transformers_logging
 
-from score.config.schema import Lora, Optim
+from score.config.training import Lora, Optim
 from score.engine.adapter import adapter_in
 from score.progress import Progress
 from score.provenance import record_digest, write

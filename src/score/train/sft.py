@@ -19,7 +19,7 @@ from pathlib import Path
 
 from score import cli, fingerprint
 from score.config import lineage, read
-from score.config.schema import Sft
+from score.config.training import Sft
 from score.jsonl import read_rows
 from score.provenance import input_key, provenance
 from score.records import Trajectory
