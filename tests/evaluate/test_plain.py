@@ -27,6 +27,11 @@ from score.evaluate.plain import LONGEST, Plain, apart, plain
         (r"\left( 2, \frac{\pi}{3} \right)", "()", [2, math.pi / 3]),
         ("[1, 4)", "[)", [1, 4]),
         ("(1, 2, -3)", "()", [1, 2, -3]),
+        ("x = 9", "x=", [9]),
+        ("3 - 2i", "", [3 - 2j]),
+        ("(1+i)(1-i)", "", [2]),
+        (r"\sqrt{-4}", "", [2j]),
+        ("2e^2", "", [2 * math.e**2]),
         (r"\{7, 1, -3\}", r"\{\}", [-3, 1, 7]),
         (r"\left\{ 7 \right\}", r"\{\}", [7]),
         (r"(-\infty, 3]", "(]", [-math.inf, 3]),
@@ -43,7 +48,7 @@ from score.evaluate.plain import LONGEST, Plain, apart, plain
 )
 def test_values_of_plain_answers(answer, brackets, expected):
     found = plain(answer)
-    assert (found.brackets, found.letters) == (brackets, frozenset())
+    assert (found.around, found.letters) == (brackets, frozenset())
     assert found.values == pytest.approx(expected)
 
 
@@ -77,9 +82,18 @@ def test_letters_stand_for_numbers():
             "(",
             "()",
         ),
-        *("i", "1+2i", "2e", "f(2)", "x2", "x/2", "9^{999}", "even", r"\text{odd}"),
-        *(r"1\frac{1}{2}", r"2\dfrac{1}{2}", r"\frac12", r"\sqrt2", r"\sqrt[3]{8}", r"\sqrt{-1}", r"\frac{1}{0}"),
-        *(r"\{1, i\}", r"(2\infty, 3]", "(1, i)", r"\pip", "1 +", "__import__", "-" * LONGEST + "1", "9" * 400),
+        *("x == 2", "f(2)", "x2", "x/2", "9^{999}", r"\text{odd}"),
+        *(r"1\frac{1}{2}", r"2\dfrac{1}{2}", r"\frac12", r"\sqrt2", r"\sqrt[3]{8}", r"\frac{1}{0}"),
+        *(
+            r"\{1, 2\%\}",
+            r"(2\infty, 3]",
+            r"(1, \text{a})",
+            r"\pip",
+            "1 +",
+            "__import__",
+            "-" * LONGEST + "1",
+            "9" * 400,
+        ),
     ],
 )
 def test_what_is_not_plain_has_no_values(answer):
@@ -100,6 +114,7 @@ NUMBERS = [
         r"(3, \infty)",
         r"(2, +\infty)",
     ),
+    *("x=2", "x=3", "y=2", "1+2i", "2i+1", "1-2i", "i", "e", "2e", r"\sqrt{-4}", "2i", "i^2", "-1"),
     *("90°", r"45^\circ", "045", r"2 \times 3"),
     *("x", "2x", "x+1", "x-1", "x^2-1", "(x-1)(x+1)", "x^2+1", "xy", "yx", "x+y", r"\frac{x}{2}", "odd", "B", "C"),
     *("(1, 2)", "(2, 1)", "[1, 2]", "(1, 2]", r"(1, \frac{4}{2})", "(1, 2, 3)", r"\left[1, \sqrt{4}\right]"),

@@ -8,6 +8,7 @@ where letters stand for numbers; whatever is left open is math-verify's to decid
 from __future__ import annotations
 
 import ast
+import cmath
 import functools
 import math
 import operator
@@ -21,9 +22,9 @@ LONGEST = 200
 """Characters; what is longer is not plain."""
 
 _PLAIN = re.compile(
-    r"(\\[dt]?frac(?=\{)|\\sqrt(?=\{)|\\pi(?![a-zA-Z])|\\(cdot|times)(?![a-zA-Z])|[a-df-hj-zA-Z\d.+*^(){}\s-])+",
+    r"(\\[dt]?frac(?=\{)|\\sqrt(?=\{)|\\pi(?![a-zA-Z])|\\(cdot|times)(?![a-zA-Z])|[a-zA-Z\d.+*^(){}\s-])+",
     re.ASCII,
-)  # without e and i, which are numbers
+)
 _SLASHED = re.compile(r"(-?\d+) ?/ ?(\d+)", re.ASCII)
 _AMBIGUOUS = re.compile(r"[\d.]\s*\\[dt]?frac|[a-zA-Z]\s*\(")  # 1\frac{1}{2} is a sum, f(2) no product
 _FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
@@ -34,33 +35,39 @@ _TIMES = re.compile(r"\\(?:cdot|times)")
 _DEGREES = re.compile(r"\^\\circ$|\^\{\\circ\}$|°$")  # 30° is 30 to math-verify
 _ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 _LIST = re.compile(r"(?:\\left)?(\(|\[|\\\{)(.+?)(?:\\right)?(\)|\]|\\\})", re.DOTALL)
+_NAMED = re.compile(r"([a-zA-Z])\s*=\s*(?!=)")
 _INFINITY = re.compile(r"([+-]?)\\infty")
 
 _BINARY = {
-    ast.Add: operator.add, ast.Sub: operator.sub, ast.Mult: operator.mul, ast.Div: operator.truediv, ast.Pow: math.pow,
-}  # fmt: skip
-_UNARY = {ast.UAdd: operator.pos, ast.USub: operator.neg}
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.Pow: operator.pow,
+}
+_NUMBERS = {"pi": complex(math.pi), "e": complex(math.e), "i": 1j}
+_UNARY = {ast.UAdd: operator.pos, ast.USub: lambda value: 0 - value}  # -(4 + 0j) is -4 - 0j, whose root is -2j
 
 
 @dataclass(frozen=True)
 class Plain:
-    """An answer's brackets (none around a single value), its letters, and its values; none where it is not plain.
+    """What stands around an answer (brackets, or "x=" before it), its letters, and its values; none if it is not plain.
 
-    Values in braces, a set's, are in order of size.
+    Values in braces, a set's, are in an order of their own.
     """
 
-    brackets: str = ""
+    around: str = ""
     letters: frozenset[str] = frozenset()
-    values: tuple[float, ...] = ()
+    values: tuple[complex, ...] = ()
 
 
 def apart(left: str, right: str) -> bool:
-    """Whether both answers are plain, of as many values in the same brackets and letters, and one plainly differs.
+    """Whether both are plain, of as many values with the same letters and the same around them, and one differs.
 
     math-verify comes to the same, except that it takes all intervals with their ends exchanged for the empty set.
     """
     ours, theirs = plain(left), plain(right)
-    if (ours.brackets, ours.letters, len(ours.values)) != (theirs.brackets, theirs.letters, len(theirs.values)):
+    if (ours.around, ours.letters, len(ours.values)) != (theirs.around, theirs.letters, len(theirs.values)):
         return False
     return any(map(_differ, ours.values, theirs.values))
 
@@ -71,6 +78,9 @@ def plain(answer: str) -> Plain:
     answer = answer.strip()
     if len(answer) > LONGEST:
         return Plain()
+    if named := _NAMED.match(answer):
+        found = _value(answer[named.end() :])
+        return Plain() if found is None else Plain(f"{named[1]}=", found[1], (found[0],))
     listed = _LIST.fullmatch(answer)
     listed = listed if listed and (listed[1] == "\\{" or "," in listed[2]) else None
     found = [_value(part.strip()) for part in (listed[2].split(",") if listed else [answer])]
@@ -79,15 +89,15 @@ def plain(answer: str) -> Plain:
     letters = frozenset().union(*(letters for _, letters in found))
     values = [value for value, _ in found]
     if listed and listed[1] == "\\{":  # a set, in any order
-        values = sorted(values)
+        values.sort(key=lambda value: (value.real, value.imag))
     return Plain(listed[1] + listed[3] if listed else "", letters, tuple(values))
 
 
-def _value(text: str) -> tuple[float, frozenset[str]] | None:
+def _value(text: str) -> tuple[complex, frozenset[str]] | None:
     r"""The value of an expression of digits, letters, `\frac`, `\sqrt`, `\pi`, signs, products and whole powers, with
     a degree sign or without, or of 3/4 or `\infty`; and its letters."""
     if infinite := _INFINITY.fullmatch(text):
-        return math.copysign(math.inf, -1 if infinite[1] == "-" else 1), frozenset()
+        return complex(-math.inf if infinite[1] == "-" else math.inf), frozenset()
     text = _DEGREES.sub("", text)
     text = _SLASHED.sub(r"\\frac{\1}{\2}", text) if _SLASHED.fullmatch(text) else text
     if not _PLAIN.fullmatch(text) or _AMBIGUOUS.search(text):
@@ -103,21 +113,21 @@ def _value(text: str) -> tuple[float, frozenset[str]] | None:
         value = _evaluated(tree)
     except (ValueError, SyntaxError, ArithmeticError, RecursionError, MemoryError):
         return None
-    letters = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and len(node.id) == 1)
-    return (value, letters) if math.isfinite(value) else None
+    letters = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)) - _NUMBERS.keys() - {"sqrt"}
+    return (value, letters) if cmath.isfinite(value) else None
 
 
-def _evaluated(node: ast.expr) -> float:
+def _evaluated(node: ast.expr) -> complex:
     """The value of a syntax tree of nothing but arithmetic. Raises `ValueError` on another one."""
     match node:
         case ast.Constant(int() | float() as number):
-            return float(number)
-        case ast.Name("pi"):
-            return math.pi
+            return complex(number)
+        case ast.Name(letter) if letter in _NUMBERS:
+            return _NUMBERS[letter]
         case ast.Name(letter) if len(letter) == 1:
-            return math.sqrt(ord(letter))  # a number that no answer is about
+            return complex(math.sqrt(ord(letter)))  # a number that no answer is about
         case ast.Call(ast.Name("sqrt"), [of], []):
-            return math.sqrt(_evaluated(of))
+            return cmath.sqrt(_evaluated(of))
         case ast.UnaryOp(sign, of) if type(sign) in _UNARY:
             return _UNARY[type(sign)](_evaluated(of))
         case ast.BinOp(left, sign, right) if type(sign) in _BINARY:
@@ -125,7 +135,7 @@ def _evaluated(node: ast.expr) -> float:
     raise ValueError(f"{type(node).__name__} is not arithmetic")
 
 
-def _differ(left: float, right: float) -> bool:
-    if math.isinf(left) or math.isinf(right):
+def _differ(left: complex, right: complex) -> bool:
+    if cmath.isinf(left) or cmath.isinf(right):
         return left != right
     return abs(left - right) > max(NEAR, 1e-9 * max(abs(left), abs(right)))
