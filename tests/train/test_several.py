@@ -32,6 +32,8 @@ RL = {
     "beta": 0.0, "max_prompt": 200, "max_completion": 200, "scale_rewards": "group",
 }  # fmt: skip
 """At this rate the policy stays what it is, so that all rollouts are samples of one distribution."""
+SETTINGS = {"bc20": ("sft", "cold_start"), "score_rl": ("grpo", "score_rl"), "dpo": ("dpo", "key_step_pairs")}
+"""Agent -> its stage, and the name of its settings."""
 PATHS = {"PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT / "tests")])}
 
 
@@ -57,7 +59,7 @@ def root(tmp_path_factory):
 
 def train(root, name, agent, rows, settings, **more):
     """Runs `score.train.launch` and returns the output folder."""
-    kind, entry = ("sft", "cold_start") if agent == "bc20" else ("grpo", "score_rl")
+    kind, entry = SETTINGS[agent]
     raw = yaml.safe_load((ROOT / "config.yaml").read_text())
     raw = merge(raw, yaml.safe_load((ROOT / "configs/micro.yaml").read_text()))
     raw = merge(raw, {"training": {kind: {entry: settings}}, **more})
@@ -67,8 +69,7 @@ def train(root, name, agent, rows, settings, **more):
     words += ["--data", root / rows, "--out", out]
     words = [sys.executable, "-m", "score.train.launch", *map(str, words)]
     if settings.get("sharding") == "fsdp2":  # which needs GPUs, or what spread.py does
-        stage = "sft" if agent == "bc20" else "grpo"
-        words = program("spread.py", Layout(2, sharding="fsdp2"), [stage, *words[3:]])
+        words = program("spread.py", Layout(2, sharding="fsdp2"), [kind, *words[3:]])
     done = subprocess.run(words, capture_output=True, text=True, timeout=1700, env=os.environ | PATHS)
     (root / f"{name}.log").write_text(done.stdout + done.stderr)
     return out, done
@@ -129,6 +130,18 @@ def test_adapters_are_merged_by_the_main_process(root, sharding):
     expected, found = weights_of(one), weights_of(out)
     assert expected.keys() == found.keys()
     assert max(float((found[name] - weight).abs().max()) for name, weight in expected.items()) < 1e-4
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp2"])
+def test_preferences_have_the_loss_curve_of_one(root, sharding):
+    """The reference model is spread like the other."""
+    settings = {"epochs": 3, "batch": 4, "micro_batch": 2, "lr": 1e-4}
+    one, _ = train(root, "dpo", "dpo", "rl.jsonl", settings)
+    out, done = train(root, f"dpo-{sharding}", "dpo", "rl.jsonl", {**settings, "gpus": 2, "sharding": sharding})
+    assert done.returncode == 0, done.stderr[-3000:]
+    losses = [[float(row["loss"]) for row in log_of(run) if row["loss"]] for run in (one, out)]
+    assert len(losses[0]) == 3
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
 
 def rewards_of(out):
