@@ -13,7 +13,8 @@ import functools
 import math
 import operator
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 NEAR = 1e-3
 """Values that differ by no more may be one number, rounded by whoever wrote it."""
@@ -22,13 +23,13 @@ LONGEST = 200
 """Characters; what is longer is not plain."""
 
 _PLAIN = re.compile(
-    r"(\\[dt]?frac(?=\{)|\\sqrt(?=\{)|\\pi(?![a-zA-Z])|\\(cdot|times)(?![a-zA-Z])|[a-zA-Z\d.+*^(){}\s-])+",
+    r"(\\[dt]?frac(?![a-zA-Z])|\\sqrt(?![a-zA-Z[])|\\pi(?![a-zA-Z])|\\(cdot|times)(?![a-zA-Z])|[a-zA-Z\d.+*^(){}\s-])+",
     re.ASCII,
 )
 _SLASHED = re.compile(r"(-?\d+) ?/ ?(\d+)", re.ASCII)
 _AMBIGUOUS = re.compile(r"[\d.]\s*\\[dt]?frac|[a-zA-Z]\s*\(")  # 1\frac{1}{2} is a sum, f(2) no product
-_FRACTION = re.compile(r"\\[dt]?frac\{([^{}]*)\}\{([^{}]*)\}")
-_ROOT = re.compile(r"\\sqrt\{([^{}]*)\}")
+_FRACTION = re.compile(r"\\[dt]?frac\s*(\{[^{}]*\}|\d)\s*(\{[^{}]*\}|\d)", re.ASCII)  # \frac43 is four thirds
+_ROOT = re.compile(r"\\sqrt\s*(\{[^{}]*\}|[\da-zA-Z])", re.ASCII)
 _POWER = re.compile(r"(?:\^|\*\*)\s*(?:\{\s*(-?\d+)\s*\}|(\d+))", re.ASCII)
 _PRODUCT = re.compile(r"(?<=[\da-zA-Zπ)])\s*(?=[a-zA-Zπ√(])")
 _TIMES = re.compile(r"\\(?:cdot|times)")
@@ -36,6 +37,7 @@ _DEGREES = re.compile(r"\^\\circ$|\^\{\\circ\}$|°$")  # 30° is 30 to math-veri
 _ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 _LIST = re.compile(r"(?:\\left)?(\(|\[|\\\{)(.+?)(?:\\right)?(\)|\]|\\\})", re.DOTALL)
 _NAMED = re.compile(r"([a-zA-Z])\s*=\s*(?!=)")
+_MATRIX = re.compile(r"\\begin\{([pb]matrix)\}(.+)\\end\{\1\}", re.DOTALL)
 _INFINITY = re.compile(r"([+-]?)\\infty")
 
 _BINARY = {
@@ -81,16 +83,24 @@ def plain(answer: str) -> Plain:
     if named := _NAMED.match(answer):
         found = _value(answer[named.end() :])
         return Plain() if found is None else Plain(f"{named[1]}=", found[1], (found[0],))
+    if matrix := _MATRIX.fullmatch(answer):
+        rows = [row.split("&") for row in matrix[2].split(r"\\")]
+        return _listed(f"{matrix[1]} {[len(row) for row in rows]}", [entry for row in rows for entry in row])
     listed = _LIST.fullmatch(answer)
-    listed = listed if listed and (listed[1] == "\\{" or "," in listed[2]) else None
-    found = [_value(part.strip()) for part in (listed[2].split(",") if listed else [answer])]
+    if not listed or (listed[1] != "\\{" and "," not in listed[2]):
+        return _listed("", [answer])
+    found = _listed(listed[1] + listed[3], listed[2].split(","))
+    if listed[1] == "\\{":  # a set, in any order
+        found = replace(found, values=tuple(sorted(found.values, key=lambda value: (value.real, value.imag))))
+    return found
+
+
+def _listed(around: str, entries: Sequence[str]) -> Plain:
+    found = [_value(entry.strip()) for entry in entries]
     if None in found:
         return Plain()
     letters = frozenset().union(*(letters for _, letters in found))
-    values = [value for value, _ in found]
-    if listed and listed[1] == "\\{":  # a set, in any order
-        values.sort(key=lambda value: (value.real, value.imag))
-    return Plain(listed[1] + listed[3] if listed else "", letters, tuple(values))
+    return Plain(around, letters, tuple(value for value, _ in found))
 
 
 def _value(text: str) -> tuple[complex, frozenset[str]] | None:
@@ -105,7 +115,7 @@ def _value(text: str) -> tuple[complex, frozenset[str]] | None:
     text = _ZEROS.sub("", _TIMES.sub(" * ", text).replace("\\pi", "π"))
     text, before = _POWER.sub(r"**(\1\2)", text), ""
     while text != before:
-        before, text = text, _ROOT.sub(r"√(\1)", _FRACTION.sub(r"((\1)/(\2))", text))
+        before, text = text, _ROOT.sub(_root, _FRACTION.sub(_quotient, text))
     if "^" in text or re.search(r"\*\*\([^()]*\)\s*\*\*", text):
         return None  # another power than a whole one, or one of a power
     try:
@@ -115,6 +125,14 @@ def _value(text: str) -> tuple[complex, frozenset[str]] | None:
         return None
     letters = frozenset(node.id for node in ast.walk(tree) if isinstance(node, ast.Name)) - _NUMBERS.keys() - {"sqrt"}
     return (value, letters) if cmath.isfinite(value) else None
+
+
+def _quotient(fraction: re.Match[str]) -> str:
+    return "(({})/({}))".format(*(part.strip("{}") for part in fraction.groups()))
+
+
+def _root(root: re.Match[str]) -> str:
+    return f"√({root[1].strip('{}')})"
 
 
 def _evaluated(node: ast.expr) -> complex:
