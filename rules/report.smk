@@ -95,7 +95,7 @@ rule headline:
 # Figures' numbers (.md) are read from beside their pictures.
 rule page:
     input:
-        parts=PLAN.parts(),
+        parts=PLAN.on_page(),
     output:
         f"{PLAN.root}/report/index.html",
     log:

@@ -174,7 +174,7 @@ class Wanted:
         """Whether it is known what the teacher wrote: not for published demonstrations, nor where nothing is run."""
         return self.config.data.demonstrations.source != "published" and not self.config.from_reported
 
-    def parts(self) -> list[str]:
+    def on_page(self) -> list[str]:
         """What the report's page shows, in its order."""
         files = [*self.headline(), *self.tables(), *self.figures()]
         numbers = [f"{path.removesuffix('.png')}.md" for path in files if path.endswith(".png")]

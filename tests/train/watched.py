@@ -23,10 +23,12 @@ def main(folder: Path) -> None:
 
     class Watched(Scored):
         def roll(self, prompts):
+            rolled = super().roll(prompts)
             seen["rows"].append([row["index"] for row in self.rows])
-            return super().roll(prompts)
+            seen["sampled"].append(rolled["completion_ids"])
+            return rolled
 
-    seen = {"rows": []}
+    seen = {"rows": [], "sampled": []}
     ranks.start()
     torch.manual_seed(0)
     model = LlamaForCausalLM(model_config(hidden=32, layers=2, heads=2, intermediate=64))
@@ -42,7 +44,6 @@ def main(folder: Path) -> None:
     trainer.train()
     seen["held_out"] = [row["heldout/n"] for row in trainer.state.log_history if "heldout/n" in row]
     seen["advantages"] = [output["advantages"].tolist() for output in trainer.scored]
-    seen["completions"] = [output["completion_ids"].tolist() for output in trainer.scored]
     config, code = micro_config(), f"x = {ranks.number()}\nprint(x)\nprint(web_search('Ba'))"
     with sandbox(config) as pool, open_tools(config, "train") as tools, pool.open(tools) as session:
         seen["sandbox"] = session.run(code).text
