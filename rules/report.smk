@@ -182,7 +182,9 @@ if PLAN.ladder:
             agents=f"{PLAN.root}/agents.json",
             logs=PLAN.rl_logs(),
         output:
-            multiext(f"{PLAN.root}/figures/learning_curves", ".pdf", ".png", ".csv", ".md"),
+            multiext(
+                f"{PLAN.root}/figures/learning_curves", ".pdf", ".png", ".csv", ".md"
+            ),
         log:
             f"{PLAN.root}/logs/report/learning_curves.log",
         container:
@@ -207,7 +209,9 @@ if PLAN.ladder and PLAN.counts_teaching:
             scores=PLAN.scores([1, 2]),
             records=sum(asked.teaching(PLAN).values(), []),
         output:
-            multiext(f"{PLAN.root}/figures/teacher_tokens", ".pdf", ".png", ".csv", ".md"),
+            multiext(
+                f"{PLAN.root}/figures/teacher_tokens", ".pdf", ".png", ".csv", ".md"
+            ),
         log:
             f"{PLAN.root}/logs/report/teacher_tokens.log",
         container:
@@ -257,7 +261,9 @@ if PLAN.ladder and PLAN.micro:
         input:
             agents=f"{PLAN.root}/agents.json",
             scores=PLAN.horizon_scores(),
-            tasks=expand(f"{PLAN.root}/data/{{name}}.jsonl", name=PLAN.config.benchmarks),
+            tasks=expand(
+                f"{PLAN.root}/data/{{name}}.jsonl", name=PLAN.config.benchmarks
+            ),
         output:
             multiext(f"{PLAN.root}/figures/horizon", ".pdf", ".png", ".csv", ".md"),
         log:
@@ -276,7 +282,9 @@ if PLAN.ladder and PLAN.micro:
         input:
             data=PLAN.variance_data(),
         output:
-            multiext(f"{PLAN.root}/figures/gradient_variance", ".pdf", ".png", ".csv", ".md"),
+            multiext(
+                f"{PLAN.root}/figures/gradient_variance", ".pdf", ".png", ".csv", ".md"
+            ),
         log:
             f"{PLAN.root}/logs/report/gradient_variance.log",
         container:
@@ -300,7 +308,9 @@ if PLAN.taught:
             scores=PLAN.taught_scores(),
             corrections=PLAN.taught_corrections(),
         output:
-            multiext(f"{PLAN.root}/figures/teacher_quality", ".pdf", ".png", ".csv", ".md"),
+            multiext(
+                f"{PLAN.root}/figures/teacher_quality", ".pdf", ".png", ".csv", ".md"
+            ),
         log:
             f"{PLAN.root}/logs/report/teacher_quality.log",
         container:

@@ -297,6 +297,7 @@ def _sampler(settings: Grpo) -> dict[str, Any]:
         "use_vllm": True,
         "vllm_mode": settings.sampler.removeprefix("vllm_"),
         "vllm_gpu_memory_utilization": settings.sampler_memory,
+        "vllm_enable_sleep_mode": settings.sampler == "vllm_colocate",  # it and the optimiser take turns in the memory
         "vllm_importance_sampling_correction": settings.importance != "none",
         **({} if settings.importance == "none" else {"vllm_importance_sampling_mode": settings.importance}),
         "vllm_importance_sampling_clip_max": settings.importance_max,
