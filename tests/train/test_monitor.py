@@ -138,26 +138,27 @@ def test_an_episodes_random_stream_is_its_place_in_the_update(random_student, tm
 
 
 def test_a_sampler_outside_of_the_environment_is_named():
-    from score.train.grpo import _sampler
+    from score.train.samplers import arguments
 
     settings = Grpo.model_validate(SETTINGS.model_dump() | {"sampler": "vllm_colocate"})
     with pytest.raises(ScoreError, match="sampler vllm_colocate needs vLLM"):
-        _sampler(settings)
+        arguments(settings)
     with pytest.raises(ValueError, match="sampler_url is given with sampler: vllm_server"):
         Grpo.model_validate(SETTINGS.model_dump() | {"sampler": "vllm_server"})
 
 
 def test_with_vllm_the_loss_is_corrected_as_configured(monkeypatch, tmp_path):
-    from score.train import grpo
+    from score.train import samplers
 
-    monkeypatch.setattr(grpo.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(samplers.importlib.util, "find_spec", lambda name: object())
     server = {"sampler": "vllm_server", "sampler_url": "http://gpu1:8000", "importance": "token_truncate"}
     settings = Grpo.model_validate(SETTINGS.model_dump() | server)
-    arguments = grpo._sampler(settings)
+    arguments = samplers.arguments(settings)
     assert arguments["vllm_server_base_url"] == "http://gpu1:8000"
     assert arguments["vllm_mode"] == "server"
     assert arguments["vllm_importance_sampling_mode"] == "token_truncate"
     assert arguments["vllm_importance_sampling_correction"]
+    assert not arguments["vllm_enable_sleep_mode"], "a server's memory is its own"
 
 
 def test_tokens_without_a_known_probability_leave_the_gap_as_it_is(random_student, tmp_path):

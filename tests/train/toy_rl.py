@@ -8,8 +8,9 @@ from score.config.schema import Protocol
 from score.config.training import Grpo
 from score.correct.sets import KeyStep
 from score.records import Step, Task
-from score.train.grpo import _sampling, dataset_rows
+from score.train.grpo import dataset_rows
 from score.train.rollouts import Rollouts
+from score.train.samplers import sampling
 from score.train.trainer import AgentGRPO
 
 SETTINGS = Grpo(
@@ -51,7 +52,7 @@ def make_trainer(
     rows = dataset_rows(steps, SETTINGS.batch // SETTINGS.generations)
     rollouts = Rollouts(
         codec=codec, key_steps=steps, reward=reward or by_length, pool=LocalPool(), tools={"web_search": str.upper},
-        limits=Protocol(max_steps=4), short_horizon=short_horizon, sampling=_sampling(SETTINGS), context=256,
+        limits=Protocol(max_steps=4), short_horizon=short_horizon, sampling=sampling(SETTINGS), context=256,
     )  # fmt: skip
     trainer = cls(
         model=model, args=arguments, train_dataset=Dataset.from_list(rows), processing_class=codec.tokenizer,

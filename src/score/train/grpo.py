@@ -11,18 +11,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib.util
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from score import cli, fingerprint
 from score.agent.drivers import run_episodes
 from score.agent.episode import Episode, forced_prefix
 from score.attempts import open_tools, sandbox
 from score.config import Config, lineage, read
-from score.config.schema import Agent, Sampling
+from score.config.schema import Agent
 from score.config.training import Grpo
 from score.correct.sets import KeyStep
 from score.data.metric import by_rules
@@ -223,6 +221,7 @@ def train(
     import torch
     from datasets import Dataset
 
+    from score.train import samplers
     from score.train.heldout import HeldOut
     from score.train.monitor import Guard
     from score.train.optim import last_checkpoint, optimizers
@@ -239,7 +238,7 @@ def train(
         rows = dataset_rows(key_steps, settings.batch // settings.generations)
         rollouts = Rollouts(
             codec=codec, key_steps=key_steps, reward=reward, pool=pool, tools=tools, limits=config.protocol,
-            short_horizon=agent.short_horizon, sampling=_sampling(settings),
+            short_horizon=agent.short_horizon, sampling=samplers.sampling(settings),
             context=min(settings.max_prompt + settings.max_completion, config.models[base].context),
         )  # fmt: skip
         trainer = AgentGRPO(
@@ -258,15 +257,11 @@ def train(
     return trained, trainer.state.log_history
 
 
-def _sampling(settings: Grpo) -> Sampling:
-    """How rollouts are sampled: from the whole distribution, whose log-probabilities the loss takes."""
-    return Sampling(temperature=settings.temperature, top_p=1.0, top_k=0, max_new_tokens=settings.turn_tokens)
-
-
 def _arguments(settings: Grpo, work: Path, seed: int):
     """The settings in TRL's words: a `GRPOConfig`. Raises `ScoreError` if the sampler needs a vLLM that is not here."""
     from trl import GRPOConfig
 
+    from score.train import samplers
     from score.train.optim import trainer_arguments
 
     return GRPOConfig(
@@ -278,31 +273,9 @@ def _arguments(settings: Grpo, work: Path, seed: int):
         epsilon=settings.epsilon,
         loss_type=settings.loss_type,
         scale_rewards=settings.scale_rewards if settings.scale_rewards != "none" else False,
-        **_sampler(settings),
+        **samplers.arguments(settings),
         **trainer_arguments(settings, work, seed),
     )
-
-
-def _sampler(settings: Grpo) -> dict[str, Any]:
-    """TRL's words for who samples, and for how the loss corrects a sampler that differs from the trainer."""
-    if settings.sampler == "transformers":
-        return {}
-    if importlib.util.find_spec("vllm") is None:
-        raise ScoreError(
-            f"sampler {settings.sampler} needs vLLM beside TRL, which is not in this environment; use the CUDA image "
-            "`train`, or sampler: transformers"
-        )
-    server = {"vllm_server_base_url": settings.sampler_url} if settings.sampler == "vllm_server" else {}
-    return {
-        "use_vllm": True,
-        "vllm_mode": settings.sampler.removeprefix("vllm_"),
-        "vllm_gpu_memory_utilization": settings.sampler_memory,
-        "vllm_enable_sleep_mode": settings.sampler == "vllm_colocate",  # it and the optimiser take turns in the memory
-        "vllm_importance_sampling_correction": settings.importance != "none",
-        **({} if settings.importance == "none" else {"vllm_importance_sampling_mode": settings.importance}),
-        "vllm_importance_sampling_clip_max": settings.importance_max,
-        **server,
-    }
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from transformers import PreTrainedModel
 
 from score.config.schema import Sampling
+from score.config.training import Grpo
 from score.engine.base import Completion, Request
 from score.engine.codec import ChatCodec
 from score.engine.transformers import TransformersEngine
+from score.errors import ScoreError
 from score.train import ranks
 
 if TYPE_CHECKING:
@@ -18,6 +21,33 @@ if TYPE_CHECKING:
 
 CHUNK = 64
 """Conversations that are decoded together beside the trainer's own memory."""
+
+
+def sampling(settings: Grpo) -> Sampling:
+    """How rollouts are sampled: from the whole distribution, whose log-probabilities the loss takes."""
+    return Sampling(temperature=settings.temperature, top_p=1.0, top_k=0, max_new_tokens=settings.turn_tokens)
+
+
+def arguments(settings: Grpo) -> dict[str, Any]:
+    """TRL's words for who samples, and for how the loss corrects a sampler that differs from the trainer."""
+    if settings.sampler == "transformers":
+        return {}
+    if importlib.util.find_spec("vllm") is None:
+        raise ScoreError(
+            f"sampler {settings.sampler} needs vLLM beside TRL, which is not in this environment; use the CUDA image "
+            "`train`, or sampler: transformers"
+        )
+    server = {"vllm_server_base_url": settings.sampler_url} if settings.sampler == "vllm_server" else {}
+    return {
+        "use_vllm": True,
+        "vllm_mode": settings.sampler.removeprefix("vllm_"),
+        "vllm_gpu_memory_utilization": settings.sampler_memory,
+        "vllm_enable_sleep_mode": settings.sampler == "vllm_colocate",  # it and the optimiser take turns in the memory
+        "vllm_importance_sampling_correction": settings.importance != "none",
+        **({} if settings.importance == "none" else {"vllm_importance_sampling_mode": settings.importance}),
+        "vllm_importance_sampling_clip_max": settings.importance_max,
+        **server,
+    }
 
 
 class TrainerEngine(TransformersEngine):
