@@ -36,7 +36,7 @@ IDS = torch.arange(5, 25)[None]
 
 def start(path: Path = WEIGHTS) -> StartModel:
     model, codec = load_model(str(path), "float32")
-    return StartModel(model, codec, model_digest(str(path)), str(path), None)
+    return StartModel(model, codec, model_digest(str(path)), str(path), None, model.dtype)
 
 
 def train(begin: StartModel, settings: Sft, out: Path):
