@@ -47,7 +47,8 @@ _MICRO = (
 _DEGRADED = ("micro/mutations.py", "micro/degraded.py")
 _TRAINING = (
     "engine/adapter.py",
-    *(f"train/{name}.py" for name in ("rows", "start", "order", "optim", "output", "ranks")),
+    "engine/transformers.py",
+    *(f"train/{name}.py" for name in ("rows", "start", "order", "optim", "output", "ranks", "monitor")),
 )
 _TABLES = tuple(
     f"report/{name}"
@@ -83,7 +84,7 @@ CODE: dict[str, tuple[str, ...]] = {
     "grpo": (
         *(*_EPISODE, *_RIGHT, *_JUDGE, "correct/sets.py", "train/grpo.py", "train/rewards.py"),
         *(f"train/{name}.py" for name in ("trainer", "rollouts", "samplers")),
-        *("agent/syntax.py", "data/splits.py", "train/heldout.py", "train/monitor.py", *_TRAINING),
+        *("agent/syntax.py", "data/splits.py", "train/heldout.py", *_TRAINING),
     ),
     "dpo": ("agent/protocol.py", "engine/codec.py", "correct/sets.py", "train/dpo.py", *_TRAINING),
     "variance": (*_EPISODE, *_RIGHT, "train/rollouts.py", "train/variance.py"),
@@ -143,7 +144,8 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
 
 _RESOURCES = {"batch", "gpus", "timeout_s", "retries", "start_s", "memory_fraction", "prefix_caching"}
 """Of a model: how fast, not what."""
-_PLACES = {"gpus", "nodes", "sharding"}  # of a training: on how many GPUs, whose batches are the same together
+_PLACES = {"gpus", "nodes", "sharding", "sampler_url", "sampler_memory"}  # of a training: where it runs
+_LIMITS = {"max_gap", "max_flat"}  # of a training: when it is given up
 _ACCESS = {"api_key_env", "price"}  # of a model: on what terms
 _MEANS = {"require", "python", "kept"}  # of the sandbox: where it runs, not what it does
 _STORAGE = {"mode", "cache", "share_cache"}  # of a search: where its answers are kept, not whose they are
@@ -162,7 +164,7 @@ def deciding(value: Any) -> Any:
         Search: _STORAGE,
     }.get(type(value))
     if isinstance(value, Optim):
-        excluded = _PLACES | _UPKEEP
+        excluded = _PLACES | _LIMITS | _UPKEEP
     if isinstance(value, Model) and value.path:
         excluded = excluded | {"url"}  # where it is; without a path the address is all that says which model it is
     return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value

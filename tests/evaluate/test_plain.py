@@ -42,8 +42,7 @@ from score.evaluate.plain import LONGEST, Plain, apart, plain
         (r"\infty", "", [math.inf]),
         ("025", "", [25]),
         (r"12 \times 2^{10} - 005.50", "", [12 * 1024 - 5.5]),
-        (r"115^{\circ}", "", [115]),
-        (r"(30^\circ, 60°)", "()", [30, 60]),
+        (r"115^{\circ}", "°", [115]),
         ("2^{10}", "", [1024]),
         ("2**10 - 2^3", "", [1016]),
         ("3(1+2)(2)", "", [18]),
@@ -58,7 +57,7 @@ def test_values_of_plain_answers(answer, brackets, expected):
 
 def test_letters_stand_for_numbers():
     assert plain("2x^2y + 3").letters == {"x", "y"}
-    assert plain("2x^2y + 3").values == pytest.approx(plain("2yxx + 6 * 1 - 3").values)
+    assert plain("2x^2y + 3").values == pytest.approx(plain("2yx x + 6 * 1 - 3").values)
     assert apart("x+1", "x-1")
     assert apart("(x, 1)", "(1, x)")
     assert apart("n^2", "n^3")
@@ -165,3 +164,26 @@ def test_plain_answers_need_no_verifier():
     assert not math_equal("(1, 3]", ["(1, 2]"], Unasked())
     with pytest.raises(AssertionError, match="asked about 1/2"):
         math_equal("1/2", ["0.5"], Unasked())
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (r"\sqrt{\frac{x+1}{1-x}}", r"\sqrt{\frac{-x-1}{x-1}}"),
+        (r"\sqrt{\frac{1+x}{1-x}}", r"\sqrt{-\frac{x+1}{x-1}}"),
+        (r"\sqrt{\frac{a}{a-b}}", r"\sqrt{\frac{-a}{b-a}}"),
+        (r"\sqrt{\frac{1}{-4}}", r"\frac{i}{2}"),
+        (r"\sqrt{1-x}\sqrt{1-y}", r"\sqrt{(1-x)(1-y)}"),
+        (r"\{1,1,2\}", r"\{1,2,2\}"),
+        (r"\{2,2+i\}", r"\{2+i,\sqrt{2}\sqrt{2}\}"),
+        ("(2pi)^2", "4pi^2"),
+        ("(x-y)^{6}", "x^6-6x^5y+15x^4y^2-20x^3y^3+15x^2y^4-6xy^5+y^6"),
+        (r"30^\circ", r"\frac{\pi}{6}"),
+        ("2 ln 3", "ln 9"),
+        ("(sin x)^2", "sin^2 x"),
+        ("x=2", "2"),
+    ],
+)
+def test_equal_answers_in_other_words_are_left_to_math_verify(one, other):
+    assert not apart(one, other)
+    assert not apart(other, one)

@@ -246,6 +246,11 @@ def _check_sizes(config: Config) -> None:
         where, settings = f"config: training.grpo.{agent.settings}", config.training.grpo[agent.settings]
         if settings.eval_every and not config.data.held_out:
             raise ScoreError(f"{where}.eval_every: no questions are held out; set data.held_out, or 0")
+        if settings.processes > 1 and settings.sampler != "transformers":
+            raise ScoreError(
+                f"{where}.sampler: {settings.sampler} serves one process, and {settings.processes} would wait for each "
+                "other in it; use transformers, or gpus: 1"
+            )
         if settings.nodes > 1 and judge and judge.gpus:
             raise ScoreError(
                 f"{where}.nodes: on several nodes there is no place for the reward judge's GPUs; "

@@ -27,13 +27,14 @@ _PLAIN = re.compile(
     re.ASCII,
 )
 _SLASHED = re.compile(r"(-?\d+) ?/ ?(\d+)", re.ASCII)
-_AMBIGUOUS = re.compile(r"[\d.]\s*\\[dt]?frac|[a-zA-Z]\s*\(")  # 1\frac{1}{2} is a sum, f(2) no product
+_AMBIGUOUS = re.compile(r"[\d.]\s*\\[dt]?frac|[a-zA-Z]\s*\(|(?<![\\a-zA-Z])([a-zA-Z]{3}|ln|lg|pi)")
+"""1\\frac{1}{2} is a sum; f(2) is no product, and neither are words and names of functions."""
 _FRACTION = re.compile(r"\\[dt]?frac\s*(\{[^{}]*\}|\d)\s*(\{[^{}]*\}|\d)", re.ASCII)  # \frac43 is four thirds
 _ROOT = re.compile(r"\\sqrt\s*(\{[^{}]*\}|[\da-zA-Z])", re.ASCII)
 _POWER = re.compile(r"(?:\^|\*\*)\s*(?:\{\s*(-?\d+)\s*\}|(\d+))", re.ASCII)
 _PRODUCT = re.compile(r"(?<=[\da-zA-Zπ)])\s*(?=[a-zA-Zπ√(])")
 _TIMES = re.compile(r"\\(?:cdot|times)")
-_DEGREES = re.compile(r"\^\\circ$|\^\{\\circ\}$|°$")  # 30° is 30 to math-verify
+_DEGREES = re.compile(r"\^\\circ$|\^\{\\circ\}$|°$")
 _ZEROS = re.compile(r"(?<![\d.])0+(?=\d)")
 _LIST = re.compile(r"(?:\\left)?(\(|\[|\\\{)(.+?)(?:\\right)?(\)|\]|\\\})", re.DOTALL)
 _NAMED = re.compile(r"([a-zA-Z])\s*=\s*(?!=)")
@@ -53,7 +54,9 @@ _UNARY = {ast.UAdd: operator.pos, ast.USub: lambda value: 0 - value}  # -(4 + 0j
 
 @dataclass(frozen=True)
 class Plain:
-    """What stands around an answer (brackets, or "x=" before it), its letters, and its values; none if it is not plain.
+    """What stands around an answer (brackets, "x=" before it, "°" after it), its letters, and its values.
+
+    Without values it is not plain.
 
     Values in braces, a set's, are in an order of their own.
     """
@@ -80,6 +83,8 @@ def plain(answer: str) -> Plain:
     answer = answer.strip()
     if len(answer) > LONGEST:
         return Plain()
+    if _DEGREES.search(answer):
+        return _listed("°", [_DEGREES.sub("", answer)])
     if named := _NAMED.match(answer):
         found = _value(answer[named.end() :])
         return Plain() if found is None else Plain(f"{named[1]}=", found[1], (found[0],))
@@ -91,7 +96,9 @@ def plain(answer: str) -> Plain:
         return _listed("", [answer])
     found = _listed(listed[1] + listed[3], listed[2].split(","))
     if listed[1] == "\\{":  # a set, in any order
-        found = replace(found, values=tuple(sorted(found.values, key=lambda value: (value.real, value.imag))))
+        found = replace(found, values=tuple(sorted(found.values, key=lambda v: (round(v.real, 6), round(v.imag, 6)))))
+        if not all(map(_differ, found.values, found.values[1:])):
+            return Plain()  # one of its elements may be another
     return found
 
 
@@ -104,11 +111,10 @@ def _listed(around: str, entries: Sequence[str]) -> Plain:
 
 
 def _value(text: str) -> tuple[complex, frozenset[str]] | None:
-    r"""The value of an expression of digits, letters, `\frac`, `\sqrt`, `\pi`, signs, products and whole powers, with
-    a degree sign or without, or of 3/4 or `\infty`; and its letters."""
+    r"""The value of an expression of digits, letters, `\frac`, `\sqrt`, `\pi`, signs, products and whole powers, or of
+    3/4 or `\infty`; and its letters."""
     if infinite := _INFINITY.fullmatch(text):
         return complex(-math.inf if infinite[1] == "-" else math.inf), frozenset()
-    text = _DEGREES.sub("", text)
     text = _SLASHED.sub(r"\\frac{\1}{\2}", text) if _SLASHED.fullmatch(text) else text
     if not _PLAIN.fullmatch(text) or _AMBIGUOUS.search(text):
         return None
@@ -143,9 +149,10 @@ def _evaluated(node: ast.expr) -> complex:
         case ast.Name(letter) if letter in _NUMBERS:
             return _NUMBERS[letter]
         case ast.Name(letter) if len(letter) == 1:
-            return complex(math.sqrt(ord(letter)))  # a number that no answer is about
+            return complex(math.sqrt(ord(letter)) / 12)  # between 2/3 and 1, and what no answer is about
         case ast.Call(ast.Name("sqrt"), [of], []):
-            return cmath.sqrt(_evaluated(of))
+            value = _evaluated(of)
+            return cmath.sqrt(complex(value.real, value.imag + 0.0))  # of a number below 0: +i, also where it is -0j
         case ast.UnaryOp(sign, of) if type(sign) in _UNARY:
             return _UNARY[type(sign)](_evaluated(of))
         case ast.BinOp(left, sign, right) if type(sign) in _BINARY:

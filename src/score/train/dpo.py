@@ -74,6 +74,7 @@ def train(model, reference, codec: ChatCodec, data: list[dict], settings: Dpo, w
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
+    from score.train.monitor import Guard
     from score.train.optim import last_checkpoint, optimizers, trainer_arguments
     from score.train.order import PerEpoch
     from score.train.output import ProgressCallback, lora, quiet, whole
@@ -100,7 +101,8 @@ def train(model, reference, codec: ChatCodec, data: list[dict], settings: Dpo, w
     model = lora(model.train(), settings.lora)
     trainer = PairTrainer(
         model=model, ref_model=reference, args=arguments, train_dataset=Dataset.from_list(data),
-        processing_class=tokenizer, callbacks=[ProgressCallback(label)], optimizers=optimizers(model, settings),
+        processing_class=tokenizer, callbacks=[ProgressCallback(label), Guard()],
+        optimizers=optimizers(model, settings),
     )  # fmt: skip
     quiet(trainer)
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
@@ -129,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     label = f"dpo {agent.name}"
     model, history = train(start.model, reference, start.codec, data.rows, settings, work, args.seed, label)
     settings_used = fingerprint.settings(config, "dpo", agent.name)
-    record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts)
+    record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts, **ranks.facts())
     finish(args.out, model, start, history, record, work, settings, data.left_out)
 
 

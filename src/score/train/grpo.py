@@ -313,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                 usage=usage, left_out=left_out,
             )  # fmt: skip
     counted = ranks.gathered([usage.facts()])
-    facts = {"stage": "grpo", "agent": agent.name, "seed": args.seed, "processes": ranks.count(), **counted[0]}
+    facts = {"stage": "grpo", "agent": agent.name, "seed": args.seed, **ranks.facts(), **counted[0]}
     facts["usage"] = gathered(counted)
     facts["reward_judge"] = {"name": config.roles.reward_judge, "model": digest_of(judges[0])} if judges else None
     counts |= {"used": len(rows) - len(left_out.rows), **left_out.counts}

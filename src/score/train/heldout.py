@@ -76,7 +76,7 @@ class HeldOut(TrainerCallback):
 
     def _look(self) -> dict[str, float]:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
-        with self.trainer.sampling():
+        with self.trainer.decoding():
             share, n = accuracy(model, self.tasks, self.trainer.rollouts, self.sampling, self.batch)
         log.info("%.1f %% of %d held-out questions", 100 * share, n)
         return {"heldout/accuracy": share, "heldout/n": float(n)}

@@ -18,7 +18,7 @@ blocks, hidden size h, width i inside a block, width k of its keys, vocabulary V
     reserve      2 GB               CUDA, the libraries, and what the allocator cannot use
 
 An estimate of the first order, for attention that stores no n x n matrix; it has not been compared with a real GPU.
-vLLM on the trainer's own GPUs is not in it: it has `sampler_memory` of them while it samples, then it sleeps.
+vLLM on the trainer's own GPU is not in it: it has `sampler_memory` of that while it samples, then it sleeps.
 """
 
 from __future__ import annotations

@@ -52,6 +52,11 @@ def sharding() -> str:
     return next((word for name, word in words.items() if os.environ.get(name, "").lower() == "true"), "")
 
 
+def facts() -> dict[str, int | str]:
+    """For the provenance."""
+    return {"processes": count(), "sharding": sharding()}
+
+
 def start() -> None:
     """Joins the other processes; to be called before a model is loaded, so that one alone reads its weights."""
     if not is_main():

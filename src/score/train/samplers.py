@@ -42,6 +42,7 @@ def arguments(settings: Grpo) -> dict[str, Any]:
         "use_vllm": True,
         "vllm_mode": settings.sampler.removeprefix("vllm_"),
         "vllm_gpu_memory_utilization": settings.sampler_memory,
+        "vllm_max_model_length": settings.max_prompt + settings.max_completion,
         "vllm_enable_sleep_mode": settings.sampler == "vllm_colocate",  # it and the optimiser take turns in the memory
         "vllm_importance_sampling_correction": settings.importance != "none",
         **({} if settings.importance == "none" else {"vllm_importance_sampling_mode": settings.importance}),
@@ -82,6 +83,8 @@ class VllmEngine:
         prompts = [self.codec.prompt(request.messages) for request in requests]
         completions = [Completion("", "context", prompt_tokens=len(ids)) for ids in prompts]
         fitting = [i for i, ids in enumerate(prompts) if len(ids) <= self.longest]
+        if not fitting:
+            return completions
         sampled, logprobs = self.trainer._generate_single_turn([prompts[i] for i in fitting], None, {}, 1)
         for i, ids, noted in zip(fitting, sampled, logprobs, strict=True):
             completions[i] = self._completion(ids, noted, len(prompts[i]))

@@ -35,6 +35,7 @@ def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int,
     from transformers import DataCollatorForSeq2Seq
     from trl import SFTConfig, SFTTrainer
 
+    from score.train.monitor import Guard
     from score.train.optim import last_checkpoint, optimizers, trainer_arguments
     from score.train.order import PerEpoch
     from score.train.output import ProgressCallback, lora, quiet, whole
@@ -61,7 +62,7 @@ def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int,
         train_dataset=Dataset.from_list(data.rows),
         data_collator=DataCollatorForSeq2Seq(tokenizer, padding=True, label_pad_token_id=-100),
         processing_class=tokenizer,
-        callbacks=[ProgressCallback(label)],
+        callbacks=[ProgressCallback(label), Guard()],
         optimizers=optimizers(model, settings),
     )
     quiet(trainer)
@@ -90,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     work = args.work / input_key(args.data, start.digest, ranks.sharding())
     model, history = train(start.model, start.codec, data, settings, work, args.seed, f"sft {agent.name}")
     settings_used = fingerprint.settings(config, "sft", agent.name)
-    record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts)
+    record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts, **ranks.facts())
     finish(args.out, model, start, history, record, work, settings, data.left_out)
 
 

@@ -62,11 +62,9 @@ class AgentGRPO(GRPOTrainer):
         return TrainerEngine(self.accelerator.unwrap_model(self.model), codec, context=context)
 
     @contextlib.contextmanager
-    def sampling(self) -> Iterator[None]:
-        """The model as it samples, without dropout, for the time of a `with` block; a collective operation."""
-        if self.use_vllm:
-            yield
-            return
+    def decoding(self) -> Iterator[None]:
+        """The model as it decodes, without dropout or checkpointing, for the time of a `with` block; a collective
+        operation."""
         checkpointing = self.args.gradient_checkpointing_kwargs
         with unwrap_model_for_generation(
             self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=checkpointing
@@ -94,7 +92,7 @@ class AgentGRPO(GRPOTrainer):
                 f"{len(prompts)} prompts for {len(self.rows)} rows: this TRL version orders them otherwise"
             )
         indexes = [row["index"] for row in self.rows]
-        with self.sampling():
+        with contextlib.nullcontext() if self.use_vllm else self.decoding():
             episodes, given = ranks.agreed(lambda: self._play(indexes))
         trajectories = [episode.trajectory() for episode in episodes]
         values = self._rewards(indexes, trajectories)
