@@ -194,7 +194,7 @@ def test_a_real_partition_that_is_not_there(real, clone, monkeypatch):
 def test_more_gpus_than_a_real_node_has(real, clone):
     (clone / "many.yaml").write_text("models: {student: {gpus: 9}}")
     found = really("many.yaml", probe=False)
-    says(found["jobs of grpo"], False, "9 GPUs", "at most 8 GPUs are given")
+    says(found["jobs of evaluate"], False, "9 GPUs", "at most 8 GPUs are given")
 
 
 @pytest.mark.slurm
