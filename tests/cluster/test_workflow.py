@@ -213,6 +213,8 @@ def disturbed(checkout, slurm: Cluster, images, undisturbed) -> Disturbed:
     that.did["time limit"] = overdue
 
     that.meet("correct", process, ready=lambda: len(that.attempts()) > 3)
+    for job in workflow.jobs("correct"):  # they hang, or on a busy machine they end before the next workflow looks
+        call("scancel", "--signal=STOP", "--full", job)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     that.done_before_kill, that.did["kill"] = that.attempts(), workflow.queue()
