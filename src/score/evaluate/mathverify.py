@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from score.errors import InfrastructureError
-from score.evaluate.plain import NEAR
+from score.evaluate.plain import differ
 
 log = logging.getLogger(__name__)
 
@@ -124,12 +124,11 @@ def apart(gold: Sequence[Any], guess: Sequence[Any]) -> bool:
     symbols = pair[0].free_symbols
     if symbols != pair[1].free_symbols:
         return False  # whether names matter is math-verify's to say
-    point = {symbol: Rational(17 + 6 * i, 11) for i, symbol in enumerate(sorted(symbols, key=str))}
+    point = {symbol: Rational(11, 17 + 6 * i) for i, symbol in enumerate(sorted(symbols, key=str))}
     try:
-        left, right = (complex(one.subs(point)) for one in pair)
+        return differ(*(complex(one.subs(point)) for one in pair))
     except Exception:  # as math-verify does: whatever an expression cannot do, it decides nothing here
         return False
-    return abs(left - right) > max(NEAR, 1e-9 * max(abs(left), abs(right)))  # never of NaN
 
 
 @functools.lru_cache(maxsize=4096)  # the golds come with every prediction

@@ -74,7 +74,7 @@ def apart(left: str, right: str) -> bool:
     ours, theirs = plain(left), plain(right)
     if (ours.around, ours.letters, len(ours.values)) != (theirs.around, theirs.letters, len(theirs.values)):
         return False
-    return any(map(_differ, ours.values, theirs.values))
+    return any(map(differ, ours.values, theirs.values))
 
 
 @functools.lru_cache(maxsize=1 << 16)
@@ -97,7 +97,7 @@ def plain(answer: str) -> Plain:
     found = _listed(listed[1] + listed[3], listed[2].split(","))
     if listed[1] == "\\{":  # a set, in any order
         found = replace(found, values=tuple(sorted(found.values, key=lambda v: (round(v.real, 6), round(v.imag, 6)))))
-        if not all(map(_differ, found.values, found.values[1:])):
+        if not all(map(differ, found.values, found.values[1:])):
             return Plain()  # one of its elements may be another
     return found
 
@@ -160,7 +160,8 @@ def _evaluated(node: ast.expr) -> complex:
     raise ValueError(f"{type(node).__name__} is not arithmetic")
 
 
-def _differ(left: complex, right: complex) -> bool:
+def differ(left: complex, right: complex) -> bool:
+    """Whether two values are plainly not one; never of NaN."""
     if cmath.isinf(left) or cmath.isinf(right):
         return left != right
     return abs(left - right) > max(NEAR, 1e-9 * max(abs(left), abs(right)))
