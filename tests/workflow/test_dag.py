@@ -146,12 +146,12 @@ def test_students_of_a_better_and_a_worse_teacher():
     with open(results / "figures/teacher_quality.csv") as file:
         shown = list(csv.DictReader(file))
     solved = {row["teacher"]: float(row["mean"]) for row in shown if row["measure"] == "solved after correction"}
-    assert solved["1.0"] > solved["0.4"]
+    assert solved["1.0"] > solved["0.8"]
     assert {row["agent"] for row in shown if row["measure"] == "before correction"} == {"bc20"}
     records = {path.parent.name: json.loads(path.read_text()) for path in results.glob("correct/*/provenance.json")}
     assert {name: record["settings"].get("teacher_accuracy") for name, record in records.items()} == {
         "bc20-s0": None,
-        "score_sft_p40-s0": 0.4,
+        "score_sft_p80-s0": 0.8,
     }
     assert len({record["model"] for record in records.values()}) == 1, "the same student was corrected"
     again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)

@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.dag, pytest.mark.timeout(1800)]
 
 TRAINING = {"sft", "grpo", "dpo"}
 BEFORE = {"seeds", "benchmark", "splits"}
-TABLES = {"write_table", "headline", "ledger", "figure3a", "figure3b", "learning_curves", "teacher_tokens"}
+TABLES = {"write_table", "headline", "ledger", "figure3a", "figure3b", "learning_curves", "teacher_tokens", "page"}
 SCORING = {"score", "score_deep", "score_hard"}
 EVALUATION = {"evaluate", "gather_evaluation", "gather_evaluation_deep", "gather_evaluation_hard", *SCORING}
 AGENTS = {
