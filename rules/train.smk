@@ -7,9 +7,13 @@ rule sft:
     input:
         data=lambda wildcards: PLAN.sft_data(wildcards.agent, wildcards.seed),
         start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
+        tasks=lambda wildcards: PLAN.held_out_tasks(wildcards.agent),
+        splits=lambda wildcards: PLAN.held_out_splits(wildcards.agent),
+        corpus=lambda wildcards: PLAN.held_out_corpus(wildcards.agent),
     output:
         model=directory("results/{experiment}/train/{agent}-s{seed}/model"),
         log="results/{experiment}/train/{agent}-s{seed}/log.csv",
+        left_out="results/{experiment}/train/{agent}-s{seed}/left_out.csv",
         provenance="results/{experiment}/train/{agent}-s{seed}/provenance.json",
     log:
         "results/{experiment}/logs/train/{agent}-s{seed}.log",
@@ -29,7 +33,7 @@ rule sft:
         image=PLAN.image("train"),
     shell:
         'python -m score.train.launch --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
-        "--root results/{wildcards.experiment} --data {input.data} "
+        "--root results/{wildcards.experiment} --data {input.data} --tasks {input.tasks} --splits {input.splits} "
         "--work results/{wildcards.experiment}/work/train/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
         "--out results/{wildcards.experiment}/train/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"
 
@@ -38,13 +42,14 @@ rule grpo:
     input:
         data=lambda wildcards: f"{PLAN.corrections(wildcards.agent, wildcards.seed)}/rl.jsonl",
         start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
-        tasks=PLAN.seed_tasks(),
-        splits="results/{experiment}/data/splits.json",
+        tasks=lambda wildcards: PLAN.held_out_tasks(wildcards.agent),
+        splits=lambda wildcards: PLAN.held_out_splits(wildcards.agent),
         judge=PLAN.base_models(PLAN.config.roles.reward_judge),
         corpus=PLAN.corpus(),
     output:
         model=directory("results/{experiment}/train/{agent}-s{seed}/model"),
         log="results/{experiment}/train/{agent}-s{seed}/log.csv",
+        left_out="results/{experiment}/train/{agent}-s{seed}/left_out.csv",
         provenance="results/{experiment}/train/{agent}-s{seed}/provenance.json",
     log:
         "results/{experiment}/logs/train/{agent}-s{seed}.log",
@@ -76,9 +81,13 @@ rule dpo:
     input:
         data=lambda wildcards: f"{PLAN.corrections(wildcards.agent, wildcards.seed)}/rl.jsonl",
         start=lambda wildcards: PLAN.start_model(wildcards.agent, wildcards.seed),
+        tasks=lambda wildcards: PLAN.held_out_tasks(wildcards.agent),
+        splits=lambda wildcards: PLAN.held_out_splits(wildcards.agent),
+        corpus=lambda wildcards: PLAN.held_out_corpus(wildcards.agent),
     output:
         model=directory("results/{experiment}/train/{agent}-s{seed}/model"),
         log="results/{experiment}/train/{agent}-s{seed}/log.csv",
+        left_out="results/{experiment}/train/{agent}-s{seed}/left_out.csv",
         provenance="results/{experiment}/train/{agent}-s{seed}/provenance.json",
     log:
         "results/{experiment}/logs/train/{agent}-s{seed}.log",
@@ -98,7 +107,7 @@ rule dpo:
         image=PLAN.image("train"),
     shell:
         'python -m score.train.launch --config "$SCORE_CONFIG" --agent {wildcards.agent} --seed {wildcards.seed} '
-        "--root results/{wildcards.experiment} --data {input.data} "
+        "--root results/{wildcards.experiment} --data {input.data} --tasks {input.tasks} --splits {input.splits} "
         "--work results/{wildcards.experiment}/work/train/{wildcards.agent}-s{wildcards.seed}-{params.fingerprint} "
         "--out results/{wildcards.experiment}/train/{wildcards.agent}-s{wildcards.seed} 2>&1 | tee {log} >&2"
 

@@ -93,3 +93,9 @@ def stage_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--root", type=Path, required=True, help="the experiment's results folder")
     parser.add_argument("--work", type=Path, required=True, help="folder for what a killed job leaves to its successor")
+
+
+def held_out_arguments(parser: argparse.ArgumentParser) -> None:
+    """Arguments of a stage that may look at held-out questions (`score.data.splits.held_out_of`)."""
+    parser.add_argument("--tasks", type=Path, nargs="*", default=[], help="training questions, for the held-out ones")
+    parser.add_argument("--splits", type=Path, nargs="?", help="which of them are held out")

@@ -46,10 +46,12 @@ _MICRO = (
 )
 _DEGRADED = ("micro/mutations.py", "micro/degraded.py")
 _TRAINING = (
-    "engine/adapter.py",
-    "engine/transformers.py",
-    *(f"train/{name}.py" for name in ("rows", "start", "order", "optim", "output", "ranks", "monitor")),
+    *("engine/adapter.py", "engine/transformers.py"),
+    *(f"train/{name}.py" for name in ("rows", "start", "order", "optim", "fit", "output", "ranks", "monitor")),
+    *("train/heldout.py", "train/samplers.py"),
 )
+_EXAM = (*_EPISODE, *_RIGHT, "data/splits.py")
+"""What decides the looks at held-out questions of a training that has no episodes otherwise."""
 _TABLES = tuple(
     f"report/{name}"
     for name in (
@@ -83,8 +85,7 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "grpo": (
         *(*_EPISODE, *_RIGHT, *_JUDGE, "correct/sets.py", "train/grpo.py", "train/rewards.py"),
-        *(f"train/{name}.py" for name in ("trainer", "rollouts", "samplers")),
-        *("agent/syntax.py", "data/splits.py", "train/heldout.py", *_TRAINING),
+        *("train/trainer.py", "train/rollouts.py", "agent/syntax.py", "data/splits.py", *_TRAINING),
     ),
     "dpo": ("agent/protocol.py", "engine/codec.py", "correct/sets.py", "train/dpo.py", *_TRAINING),
     "variance": (*_EPISODE, *_RIGHT, "train/rollouts.py", "train/variance.py"),
@@ -114,6 +115,8 @@ def stage(config: Config, name: str, agent: str, **more: Any) -> str:
     files = CODE[name] + (_MICRO if config.data.generated else ())
     if name == "correct" and config.models[lineage.teacher(config, agent)].accuracy < 1:
         files += _DEGRADED
+    if name in ("sft", "dpo") and lineage.looks(config, agent):
+        files += _EXAM
     return content_key(settings(config, name, agent), code(files), more)
 
 
@@ -126,15 +129,15 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
     acting = {"protocol": config.protocol, "sandbox": config.sandbox, "search": config.search, "model": model}
     acting["instructed"] = entry.instructed
     training = {"agent": entry, "settings": entry.settings and getattr(config.training, entry.method)[entry.settings]}
+    exam = {"evaluate": sampling.evaluate, **acting} if lineage.looks(config, agent) else {}
     parts: dict[str, dict[str, Any]] = {
         "rollout": {"plan": sampling.plan, "step": sampling.step, "judge": sampling.judge, **acting},
         "correct": {"student": sampling.student, "step": sampling.step, "judge": sampling.judge, **acting}
         | {"teacher": teacher, "correct": config.correct, "split_seed": config.data.split_seed}
         | ({"teacher_accuracy": teacher.accuracy} if teacher.accuracy < 1 else {}),
-        "sft": {"model": model, **training},
-        "grpo": {"reward_judge": judge, "judge": sampling.judge, **training, **acting}
-        | ({"evaluate": sampling.evaluate} if getattr(training["settings"], "eval_every", 0) else {}),
-        "dpo": {"model": model, **training},
+        "sft": {"model": model, **training} | exam,
+        "grpo": {"reward_judge": judge, "judge": sampling.judge, **training, **acting} | exam,
+        "dpo": {"model": model, **training} | exam,
         "variance": {"theory": config.theory, **training, **acting},
         "evaluate": {"evaluate": sampling.evaluate, **acting}
         | ({"as_published": True} if config.evaluation.as_published else {}),

@@ -40,9 +40,10 @@ def share(plan: Plan, apptainer_args: str = "") -> None:
         os.environ["SCORE_COMMIT"] = commit  # for jobs in images, which have no git
     if plan.images and plan.is_main:
         site.hub(plan.site, os.environ).mkdir(parents=True, exist_ok=True)  # what does not exist cannot be bound
-    if plan.images and (program := apptainer.find()):
+    if plan.images:
+        program = apptainer.find()  # a node may lack what the login node has; its job says so if it needs it
         words = [program, "exec", "--home", os.getcwd(), *shlex.split(apptainer_args), str(jobs.image("train"))]
-        os.environ[IMAGE] = shlex.join(words)
+        os.environ[IMAGE] = shlex.join(words) if program else ""
     if plan.site and plan.is_main:
         os.environ.update(site.submission(plan.site, site.path()))
     os.environ.update(site.environment(plan.site, plan.config, os.environ, source=source, job=not plan.is_main))

@@ -95,6 +95,16 @@ class Plan(Wanted):
             return [f"{self.root}/data/seeds/micro.jsonl"]
         return [f"{self.root}/data/seeds/{seed_name(path)}.jsonl" for path in self.config.data.seeds]
 
+    def held_out_tasks(self, agent: str) -> list[str]:
+        """Training questions, of which a run looks at those in `held_out_splits`; nothing if it looks at none."""
+        return self.seed_tasks() if lineage.looks(self.config, agent) else []
+
+    def held_out_splits(self, agent: str) -> list[str]:
+        return [f"{self.root}/data/splits.json"] if lineage.looks(self.config, agent) else []
+
+    def held_out_corpus(self, agent: str) -> list[str]:
+        return self.corpus() if lineage.looks(self.config, agent) else []
+
     def seed_file(self, wildcards: Any) -> str:
         """The published file behind `data/seeds/{name}.jsonl`."""
         known = {seed_name(path): path for path in self.config.data.seeds}

@@ -14,7 +14,7 @@ from toy_rl import PREFIX, SETTINGS, Recorder, key_step, make_trainer, micro_con
 
 from fakes import LocalPool
 from score.errors import InfrastructureError, ScoreError
-from score.records import Step, Task
+from score.records import Step
 from score.train.grpo import dataset_rows, usable
 from score.train.rows import LeftOut
 
@@ -241,52 +241,3 @@ def test_training_raises_the_reward_it_is_given(random_student, tmp_path):
     trainer.train()
     rewards = [row["reward"] for row in trainer.state.log_history if "reward" in row]
     assert sum(rewards[-5:]) / 5 > 0.7 > 0.6 > sum(rewards[:3]) / 3
-
-
-def test_the_learning_curve_looks_at_held_out_questions_from_the_start(random_student, tmp_path):
-    from score.config.schema import Sampling
-    from score.train.heldout import HeldOut
-
-    tasks = [
-        Task(f"held-{i}", f"How many coins has {n}?", ("5",), "toy", {"metric": "exact"}) for i, n in enumerate("ab")
-    ]
-    trainer = make_trainer(random_student, tmp_path, [key_step("Ba"), key_step("Bo")])
-    curve = HeldOut(tasks, Sampling(temperature=0.0, max_new_tokens=8), every=2, batch=4)
-    curve.trainer = trainer
-    trainer.add_callback(curve)
-    trainer.train()
-    looks = {row["step"]: row for row in trainer.state.log_history if "heldout/accuracy" in row}
-    assert sorted(looks) == [0, 2]
-    assert all(row["heldout/n"] == 2 and 0 <= row["heldout/accuracy"] <= 1 for row in looks.values())
-    assert "reward" in looks[2], "a look is part of its update's row"
-    assert trainer.model.training
-
-
-def test_a_look_at_the_held_out_questions_changes_nothing_of_the_training(random_student, tmp_path):
-    import copy
-
-    from score.config.schema import Sampling
-    from score.train.heldout import HeldOut
-
-    def weights(every):
-        model, codec = copy.deepcopy(random_student[0]), random_student[1]
-        trainer = make_trainer((model, codec), tmp_path / str(every), [key_step("Ba"), key_step("Bo")])
-        if every:
-            curve = HeldOut([key_step("Be").task], Sampling(temperature=1.0, max_new_tokens=8), every=every, batch=4)
-            curve.trainer = trainer
-            trainer.add_callback(curve)
-        trainer.train()
-        return torch.cat([p.detach().flatten() for p in trainer.model.parameters()])
-
-    assert torch.equal(weights(0), weights(1))
-
-
-def test_held_out_questions_are_chosen_by_their_metric_not_by_their_outcome():
-    """Of a question that needs a judge, rules settle right answers only: counting those would flatter the curve."""
-    from score.train.heldout import ruled
-
-    maths = Task("m", "?", ("5",), "toy", {"metric": "math"})
-    search = Task("s", "?", ("Paris",), "toy", {"metric": "judge"})
-    assert ruled([maths, search]) == [maths]
-    with pytest.raises(ScoreError, match="none of 1 held-out questions is decided by rules"):
-        ruled([search])

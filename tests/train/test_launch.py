@@ -11,7 +11,7 @@ import yaml
 from score.config import load
 from score.config.load import merge
 from score.errors import InfrastructureError, ScoreError
-from score.train import ranks
+from score.train import launch, ranks
 from score.train.launch import PROFILES, Layout, command, on_all_nodes
 
 ROOT = Path(__file__).parents[2]
@@ -146,3 +146,12 @@ def test_the_launcher_replaces_itself_by_one_process(tmp_path, monkeypatch):
     assert seen == [[sys.executable, "-m", "score.train.dpo", *arguments]]
     with pytest.raises(ScoreError, match="'qwen7b' is not trained"):
         launch.main([*arguments[:3], "qwen7b"])
+
+
+def test_a_node_without_apptainer_does_not_train_outside_of_the_image(monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_ID", "1")
+    monkeypatch.setenv(launch.IMAGE, "")
+    with pytest.raises(ScoreError, match="neither apptainer nor singularity is on the PATH of .* or nodes: 1"):
+        launch._on_this_cluster(Layout(gpus=2, nodes=2), "sft", [])
+    monkeypatch.delenv(launch.IMAGE)
+    assert sys.executable in launch._on_this_cluster(Layout(gpus=2, nodes=2), "sft", []), "images are off"

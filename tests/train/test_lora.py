@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from test_card import RECORD
 from test_dpo import SETTINGS as DPO
 from test_dpo import key_step as dpo_step
 from test_grpo_provenance import mapping
@@ -44,7 +45,7 @@ def train(begin: StartModel, settings: Sft, out: Path):
     data = training_set([trajectory(n) for n in ("Bo", "Ba", "Be", "Bi")], begin.codec, 256)
     model, history = sft.train(begin.model, begin.codec, data, settings, out / "work", 0, "test")
     logits = logits_of(model)
-    finish(out, model, begin, history, {}, out / "work", settings, data.left_out)
+    finish(out, model, begin, history, RECORD, out / "work", settings, data.left_out)
     return logits
 
 
@@ -184,7 +185,7 @@ def test_grpo_trains_adapters_and_leaves_tied_embeddings_alone(tmp_path):
         assert torch.equal(logits_of(model), logits_of(before)), "the reference is what it started from"
     assert not torch.equal(logits_of(model), logits_of(before))
     settings = ALONE.model_copy(update={"lora": Lora(r=4, alpha=8)})
-    finish(tmp_path / "out", model, begin, trainer.state.log_history, {}, tmp_path, settings, LeftOut())
+    finish(tmp_path / "out", model, begin, trainer.state.log_history, RECORD, tmp_path, settings, LeftOut())
     merged, _ = load_model(str(tmp_path / "out/model"), "float32")
     assert tied(merged)
     assert torch.equal(merged.get_input_embeddings().weight, embeddings)

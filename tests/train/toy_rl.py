@@ -4,7 +4,7 @@ import torch
 
 from fakes import LocalPool
 from score.agent.protocol import Message, plan_text, step_text
-from score.config.schema import Protocol
+from score.config.schema import Protocol, Sampling
 from score.config.training import Grpo
 from score.correct.sets import KeyStep
 from score.records import Step, Task
@@ -65,6 +65,13 @@ def make_trainer(
 def by_length(trajectories, key_steps):
     """Any reward that differs within a group."""
     return [(float(t.tokens["completion"] % 7), "none") for t in trajectories]
+
+
+def make_exam(codec, tasks, *, temperature=0.0):
+    from score.train.heldout import Exam
+
+    sampling = Sampling(temperature=temperature, max_new_tokens=8)
+    return Exam(tasks, sampling, codec, Protocol(max_steps=4), LocalPool(), {"web_search": str.upper}, 256, 4)
 
 
 def micro_config():

@@ -11,11 +11,10 @@ from score.train import ranks
 
 def main(folder: Path) -> None:
     from test_grpo import Scored
-    from toy_rl import by_length, key_step, make_trainer, micro_config
+    from toy_rl import by_length, key_step, make_exam, make_trainer, micro_config
     from transformers import LlamaForCausalLM
 
     from score.attempts import open_tools, sandbox
-    from score.config.schema import Sampling
     from score.engine.codec import ChatCodec
     from score.micro.language import make_tokenizer, model_config
     from score.records import Task
@@ -38,9 +37,7 @@ def main(folder: Path) -> None:
     reward = by_length if ranks.is_main() else None
     trainer = make_trainer((model, ChatCodec(make_tokenizer())), mine, steps, reward=reward, cls=Watched)
     held_out = [Task(f"h{i}", f"How many coins has {i}?", ("5",), "toy", {"metric": "exact"}) for i in range(3)]
-    curve = HeldOut(held_out, Sampling(temperature=0.0, max_new_tokens=8), every=2, batch=4)
-    curve.trainer = trainer
-    trainer.add_callback(curve)
+    HeldOut.watch(trainer, make_exam(trainer.rollouts.codec, held_out), every=2)
     trainer.train()
     seen["held_out"] = [row["heldout/n"] for row in trainer.state.log_history if "heldout/n" in row]
     seen["advantages"] = [output["advantages"].tolist() for output in trainer.scored]

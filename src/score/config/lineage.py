@@ -72,3 +72,9 @@ def compared(config: Config, name: str) -> list[str]:
 def run(name: str, seed: int | str) -> str:
     """The folder name of a training run: one agent, one seed."""
     return f"{name}-s{seed}"
+
+
+def looks(config: Config, name: str) -> bool:
+    """Does the agent's training look at held-out questions?"""
+    entry = agent(config, name)
+    return entry.method != "prompt" and getattr(config.training, entry.method)[entry.settings].eval_every > 0

@@ -239,13 +239,15 @@ def _check_sizes(config: Config) -> None:
                 raise ScoreError(f"config: training.{kind}.{name}.optimizer: muon needs whole matrices; sharding: ddp")
             if kind == "grpo" and entry.batch % entry.generations:
                 raise ScoreError(f"{where} generations {entry.generations}")
+            if entry.eval_every and not config.data.held_out and _used(config, kind, name):
+                raise ScoreError(
+                    f"config: training.{kind}.{name}.eval_every: no questions are held out; set data.held_out, or 0"
+                )
     judge = config.models.get(config.roles.reward_judge or "")
     for agent in config.agents:
         if agent.method != "grpo":
             continue
         where, settings = f"config: training.grpo.{agent.settings}", config.training.grpo[agent.settings]
-        if settings.eval_every and not config.data.held_out:
-            raise ScoreError(f"{where}.eval_every: no questions are held out; set data.held_out, or 0")
         if settings.processes > 1 and settings.sampler != "transformers":
             raise ScoreError(
                 f"{where}.sampler: {settings.sampler} serves one process, and {settings.processes} would wait for each "
@@ -256,6 +258,10 @@ def _check_sizes(config: Config) -> None:
                 f"{where}.nodes: on several nodes there is no place for the reward judge's GPUs; "
                 "make it an endpoint (roles.reward_judge), or nodes: 1"
             )
+
+
+def _used(config: Config, kind: str, name: str) -> bool:
+    return any(agent.method == kind and agent.settings == name for agent in config.agents)
 
 
 def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str, Agent]) -> None:

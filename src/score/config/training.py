@@ -32,7 +32,13 @@ class Optim(Section):
         None, description="compute activations once more in the backward pass, for memory; null: on CUDA"
     )
     save_every: Count = Field(50, description="updates between checkpoints")
-    keep: Count = Field(2, description="how many checkpoints, the last ones, stay while it trains")
+    keep: Count = Field(
+        2, description="how many checkpoints, the last ones, stay while it trains; and the best one"
+    )
+    eval_every: int = Field(0, ge=0, description="updates between looks at the held-out questions; 0: none")
+    select: Literal["last", "best"] = Field(
+        "last", description="the model of a run: after its last update, or where it solved most held-out questions"
+    )
     gpus: Count | None = Field(
         None, description="GPUs on each node, a process on each; null: one, if the model takes any"
     )
@@ -45,6 +51,12 @@ class Optim(Section):
     def processes(self) -> int:
         """How many train together."""
         return (self.gpus or 1) * self.nodes
+
+    @model_validator(mode="after")
+    def _looks_before_it_selects(self) -> Optim:
+        if self.select == "best" and not self.eval_every:
+            raise ValueError("select: best needs looks at the held-out questions; set eval_every, or select: last")
+        return self
 
 
 class Sft(Optim):
@@ -61,7 +73,6 @@ class Grpo(Optim):
     max_prompt: Count = Field(2048, description="tokens of the verified prefix; longer rows are dropped and counted")
     max_completion: Count = Field(4096, description="tokens of all turns after the prefix, observations included")
     turn_tokens: Count = Field(1024, description="new tokens of one turn")
-    eval_every: int = Field(0, ge=0, description="updates between looks at the held-out questions; 0: none")
     temperature: float = Field(1.0, gt=0)
     beta: float = Field(0.0, ge=0, description="KL coefficient to the starting model")
     epsilon: float = Field(0.2, gt=0)

@@ -50,6 +50,11 @@ def part_of(tasks: Sequence[Task], splits: Path, part: str) -> list[Task]:
     return [by_id[id_] for id_ in names[part] if id_ in by_id]
 
 
+def held_out_of(files: Sequence[Path], splits: Path | None) -> list[Task]:
+    """The held-out questions among those of some files; none without a split file."""
+    return part_of(read_tasks(*files, repeated=True), splits, "held_out") if splits else []
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Drop training questions that are test questions, and split the rest.")
     parser.add_argument("--seeds", required=True, type=Path, nargs="+", help="task files of training questions")

@@ -20,6 +20,7 @@ from score.agent.protocol import messages, plan_text, step_message
 from score.config import lineage, read
 from score.config.training import Dpo
 from score.correct.sets import KeyStep
+from score.data.splits import held_out_of
 from score.errors import ScoreError
 from score.jsonl import read_rows
 from score.provenance import input_key, provenance
@@ -28,6 +29,7 @@ from score.train.rows import LeftOut, TrainingSet, says_nothing
 
 if TYPE_CHECKING:
     from score.engine.codec import ChatCodec
+    from score.train.heldout import Exam
 
 log = logging.getLogger("dpo")
 
@@ -68,16 +70,20 @@ def _length(ids: dict[str, list[int]]) -> int:
     return len(ids["prompt_ids"]) + max(len(ids["chosen_ids"]), len(ids["rejected_ids"]))
 
 
-def train(model, reference, codec: ChatCodec, data: list[dict], settings: Dpo, work: Path, seed: int, label: str):
+def train(
+    model, reference, codec: ChatCodec, data: list[dict], settings: Dpo, work: Path, seed: int, label: str,
+    exam: Exam | None = None,
+):  # fmt: skip
     """Trains `model` in place against a frozen `reference` (None with adapters); returns (model, log history)."""
     import torch
     from datasets import Dataset
     from trl import DPOConfig, DPOTrainer
 
+    from score.train.fit import fit
     from score.train.monitor import Guard
-    from score.train.optim import last_checkpoint, optimizers, trainer_arguments
+    from score.train.optim import optimizers, trainer_arguments
     from score.train.order import PerEpoch
-    from score.train.output import ProgressCallback, lora, quiet, whole
+    from score.train.output import ProgressCallback, lora
 
     class PairTrainer(DPOTrainer):
         """Takes ids as they are; its own preparation would render and tokenise the text once more."""
@@ -104,14 +110,13 @@ def train(model, reference, codec: ChatCodec, data: list[dict], settings: Dpo, w
         processing_class=tokenizer, callbacks=[ProgressCallback(label), Guard()],
         optimizers=optimizers(model, settings),
     )  # fmt: skip
-    quiet(trainer)
-    trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    return whole(trainer), trainer.state.log_history
+    return fit(trainer, settings, work, exam)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.stage_arguments(parser)
+    cli.held_out_arguments(parser)
     parser.add_argument("--data", type=Path, required=True, help="rl.jsonl of the correction stage")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
@@ -119,6 +124,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     agent = lineage.agent(config, args.agent)
     settings = config.training.dpo[agent.settings]
     from score.train import ranks
+    from score.train.heldout import open_exam
     from score.train.output import finish
     from score.train.start import load_start
 
@@ -128,10 +134,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = pairs([KeyStep.from_json(row) for row in read_rows(args.data)], start.codec, settings.max_length)
     log.info("%s: %s", agent.name, data.counts)
     work = args.work / input_key([args.data], start.digest, ranks.sharding())
-    label = f"dpo {agent.name}"
-    model, history = train(start.model, reference, start.codec, data.rows, settings, work, args.seed, label)
+    base, held_out = config.models[lineage.base_model(config, agent.name)], held_out_of(args.tasks, args.splits)
+    with open_exam(config, settings, base, start.codec, held_out) as exam:
+        model, history = train(
+            start.model, reference, start.codec, data.rows, settings, work, args.seed, f"dpo {agent.name}", exam
+        )
     settings_used = fingerprint.settings(config, "dpo", agent.name)
-    record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts, **ranks.facts())
+    facts = {"title": config.title, "seed": args.seed, **ranks.facts()}
+    record = provenance(settings_used, start=start.digest, data=data.counts, **facts)
     finish(args.out, model, start, history, record, work, settings, data.left_out)
 
 

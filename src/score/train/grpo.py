@@ -24,7 +24,7 @@ from score.config.schema import Agent
 from score.config.training import Grpo
 from score.correct.sets import KeyStep
 from score.data.metric import by_rules
-from score.data.splits import part_of
+from score.data.splits import held_out_of
 from score.engine import digest_of, keep_gpus, open_engine
 from score.engine.base import Completion, Request
 from score.errors import InfrastructureError, ScoreError
@@ -33,7 +33,6 @@ from score.judge.verdicts import Case, Judge, Ruling, identity, tally
 from score.provenance import input_key, provenance
 from score.records import StopReason, Task, Trajectory
 from score.sandbox.base import SandboxPool, Tools
-from score.tasks import read_tasks
 from score.train import ranks, rewards
 from score.train.launch import Layout
 from score.train.rows import LeftOut, says_nothing
@@ -222,10 +221,11 @@ def train(
     from datasets import Dataset
 
     from score.train import samplers
-    from score.train.heldout import HeldOut
+    from score.train.fit import fit
+    from score.train.heldout import Exam, ruled
     from score.train.monitor import Guard
-    from score.train.optim import last_checkpoint, optimizers
-    from score.train.output import ProgressCallback, lora, quiet, whole
+    from score.train.optim import optimizers
+    from score.train.output import ProgressCallback, lora
     from score.train.rollouts import Rollouts
     from score.train.trainer import AgentGRPO
 
@@ -247,14 +247,13 @@ def train(
             rollouts=rollouts, negative_weight=settings.negative_weight, mask_truncated=settings.mask_truncated,
             counted=lambda engine: usage.counted(engine, "student"),
         )  # fmt: skip
-        quiet(trainer)
+        exam = None
         if settings.eval_every and held_out:
-            curve = HeldOut(held_out, config.sampling.evaluate, every=settings.eval_every, batch=settings.batch)
-            curve.trainer = trainer
-            trainer.add_callback(curve)
-        trainer.train(resume_from_checkpoint=last_checkpoint(work))
-        trained = whole(trainer)
-    return trained, trainer.state.log_history
+            exam = Exam(
+                ruled(held_out), config.sampling.evaluate, codec, config.protocol, pool, tools, rollouts.context,
+                settings.batch,
+            )  # fmt: skip
+        return fit(trainer, settings, work, exam)
 
 
 def _arguments(settings: Grpo, work: Path, seed: int):
@@ -281,10 +280,9 @@ def _arguments(settings: Grpo, work: Path, seed: int):
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.stage_arguments(parser)
+    cli.held_out_arguments(parser)
     parser.add_argument("--data", type=Path, required=True, help="rl.jsonl of the correction stage")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--tasks", type=Path, nargs="+", default=[], help="training questions, for the held-out ones")
-    parser.add_argument("--splits", type=Path, help="which of them are held out")
     args = parser.parse_args(argv)
     config = read(args.config)
     agent = lineage.agent(config, args.agent)
@@ -296,10 +294,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     from score.train.output import finish
     from score.train.start import load_start
 
-    held_out = []
-    if args.splits:
-        questions = read_tasks(*args.tasks, repeated=True)
-        held_out = part_of(questions, args.splits, "held_out")
+    held_out = held_out_of(args.tasks, args.splits)
     with open_tools(config, "train") as tools:
         start = load_start(config, agent, args.seed, args.root)
         rows = [KeyStep.from_json(row) for row in read_rows(args.data)]
@@ -313,8 +308,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 usage=usage, left_out=left_out,
             )  # fmt: skip
     counted = ranks.gathered([usage.facts()])
-    facts = {"stage": "grpo", "agent": agent.name, "seed": args.seed, **ranks.facts(), **counted[0]}
-    facts["usage"] = gathered(counted)
+    facts = {"stage": "grpo", "agent": agent.name, "title": config.title, "seed": args.seed, **ranks.facts()}
+    facts |= {**counted[0], "usage": gathered(counted)}
     facts["reward_judge"] = {"name": config.roles.reward_judge, "model": digest_of(judges[0])} if judges else None
     counts |= {"used": len(rows) - len(left_out.rows), **left_out.counts}
     record = provenance(fingerprint.settings(config, "grpo", agent.name), start=start.digest, data=counts, **facts)

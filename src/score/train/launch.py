@@ -27,7 +27,8 @@ from score.errors import ScoreError
 
 PROFILES = Path(__file__).parents[3] / "profiles" / "accelerate"
 IMAGE = "SCORE_TRAIN_IMAGE"
-"""Variable with the words that run a command in the image of training, for several nodes."""
+"""Variable with the words that run a command in the image of training, for several nodes; empty: there is no
+Apptainer to do it."""
 _SEEN = 'export APPTAINERENV_CUDA_VISIBLE_DEVICES="${CUDA_VISIBLE_DEVICES:-}"; exec "$@"'
 """Each node has GPUs of its own, which the first one's environment does not know."""
 
@@ -132,6 +133,11 @@ def _on_this_cluster(layout: Layout, stage: str, arguments: Sequence[str]) -> li
     if "SLURM_JOB_ID" not in os.environ:
         raise ScoreError(f"training on {layout.nodes} nodes needs a SLURM job (snakemake --profile slurm), or nodes: 1")
     image = shlex.split(os.environ.get(IMAGE, ""))
+    if not image and IMAGE in os.environ:
+        raise ScoreError(
+            f"neither apptainer nor singularity is on the PATH of {socket.gethostname()}, and training on several nodes "
+            "starts its images there; load it in the jobs' environment, or nodes: 1"
+        )
     python = "python" if image else sys.executable
     with socket.socket() as probe:
         probe.bind(("", 0))

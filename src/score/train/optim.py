@@ -15,7 +15,7 @@ from score.train import ranks
 
 
 def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
-    """Keyword arguments common to TRL's SFTConfig and GRPOConfig."""
+    """Keyword arguments common to TRL's SFTConfig, GRPOConfig and DPOConfig."""
     cuda, forward = torch.cuda.is_available(), settings.micro_batch * ranks.count()
     if settings.batch % forward:
         raise ScoreError(

@@ -14,9 +14,12 @@ from transformers.utils import logging as transformers_logging
 
 from score.config.training import Lora, Optim
 from score.engine.adapter import adapter_in
+from score.jsonl import write_text
 from score.progress import Progress
 from score.provenance import record_digest, write
 from score.train import ranks
+from score.train.card import chosen, model_card
+from score.train.heldout import best
 from score.train.optim import last_checkpoint
 from score.train.rows import LeftOut
 from score.train.start import StartModel
@@ -98,11 +101,12 @@ def finish(
     settings: Optim,
     left_out: LeftOut,
 ) -> None:
-    """Writes `model/`, `log.csv`, `left_out.csv` and `provenance.json` below `out`; the model folder appears complete
-    or not at all.
+    """Writes `model/` with its card, `log.csv`, `left_out.csv` and `provenance.json` below `out`; the model folder
+    appears complete or not at all.
 
-    Of several processes the main one does. Then removes all checkpoints in `work` but the last: a job that dies before
-    its results are accepted needs that one. Weights are written in the precision that the start came in.
+    Of several processes the main one does. Then removes all checkpoints in `work` but the last, which a job that dies
+    before its results are accepted needs, and the best by held-out questions. Weights are written in the precision that
+    the start came in.
     """
     if not ranks.is_main():
         return
@@ -116,14 +120,19 @@ def finish(
         complete.to(start.dtype).save_pretrained(partial)
     start.codec.tokenizer.save_pretrained(partial)
     digest = record_digest(partial, below=start.digest if alone else None)
+    step, accuracy = chosen(history, settings.select)
+    record = {**record, "model": digest, "selected": {"update": step, "held_out": accuracy}}
+    card = model_card(record, history, select=settings.select, merged=not alone, digest=digest)
+    write_text(partial / "README.md", card)  # in place of peft's
     write_log(out / "log.csv", history)
     write_left_out(out / "left_out.csv", left_out)
-    write(out / "provenance.json", {**record, "model": digest})
+    write(out / "provenance.json", record)
     shutil.rmtree(out / "model", ignore_errors=True)
     partial.rename(out / "model")
-    newest = last_checkpoint(work)
+    found = best(history)
+    kept = {last_checkpoint(work), str(work / "checkpoints" / f"checkpoint-{found[0]}") if found else None}
     for checkpoint in (work / "checkpoints").glob("checkpoint-*"):
-        if str(checkpoint) != newest:
+        if str(checkpoint) not in kept:
             shutil.rmtree(checkpoint, ignore_errors=True)
 
 

@@ -16,29 +16,40 @@ import argparse
 import logging
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from score import cli, fingerprint
 from score.config import lineage, read
 from score.config.training import Sft
+from score.data.splits import held_out_of
 from score.jsonl import read_rows
 from score.provenance import input_key, provenance
 from score.records import Trajectory
 from score.train.rows import TrainingSet, training_set
 
+if TYPE_CHECKING:
+    from score.train.heldout import Exam
+
 log = logging.getLogger("sft")
 
 
-def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int, label: str):
-    """Trains `model` in place; returns (model, log history). `work` keeps checkpoints."""
+def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int, label: str, exam: Exam | None = None):
+    """Trains `model` in place; returns (model, log history).
+
+    Args:
+        work: keeps checkpoints.
+        exam: for the learning curve, if the settings want one.
+    """
     import torch
     from datasets import Dataset
     from transformers import DataCollatorForSeq2Seq
     from trl import SFTConfig, SFTTrainer
 
+    from score.train.fit import fit
     from score.train.monitor import Guard
-    from score.train.optim import last_checkpoint, optimizers, trainer_arguments
+    from score.train.optim import optimizers, trainer_arguments
     from score.train.order import PerEpoch
-    from score.train.output import ProgressCallback, lora, quiet, whole
+    from score.train.output import ProgressCallback, lora
 
     class RowTrainer(SFTTrainer):
         def _get_train_sampler(self, dataset=None):
@@ -65,14 +76,13 @@ def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int,
         callbacks=[ProgressCallback(label), Guard()],
         optimizers=optimizers(model, settings),
     )
-    quiet(trainer)
-    trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    return whole(trainer), trainer.state.log_history
+    return fit(trainer, settings, work, exam)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     cli.stage_arguments(parser)
+    cli.held_out_arguments(parser)
     parser.add_argument("--data", type=Path, nargs="+", required=True, help="trajectories")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args(argv)
@@ -81,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = config.training.sft[agent.settings]
     trajectories = [Trajectory.from_json(row) for path in args.data for row in read_rows(path)]
     from score.train import ranks
+    from score.train.heldout import open_exam
     from score.train.output import finish
     from score.train.start import load_start
 
@@ -89,9 +100,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     data = training_set(trajectories, start.codec, settings.max_length)
     log.info("%s: %s", agent.name, data.counts)
     work = args.work / input_key(args.data, start.digest, ranks.sharding())
-    model, history = train(start.model, start.codec, data, settings, work, args.seed, f"sft {agent.name}")
+    base, held_out = config.models[lineage.base_model(config, agent.name)], held_out_of(args.tasks, args.splits)
+    with open_exam(config, settings, base, start.codec, held_out) as exam:
+        model, history = train(start.model, start.codec, data, settings, work, args.seed, f"sft {agent.name}", exam)
     settings_used = fingerprint.settings(config, "sft", agent.name)
-    record = provenance(settings_used, seed=args.seed, start=start.digest, data=data.counts, **ranks.facts())
+    facts = {"title": config.title, "seed": args.seed, **ranks.facts()}
+    record = provenance(settings_used, start=start.digest, data=data.counts, **facts)
     finish(args.out, model, start, history, record, work, settings, data.left_out)
 
 

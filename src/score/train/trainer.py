@@ -11,14 +11,12 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.nn import functional
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
 from trl import GRPOTrainer
-from trl.models import unwrap_model_for_generation
 
 from score.agent.episode import Episode
 from score.engine.base import BatchEngine
@@ -27,7 +25,7 @@ from score.records import Trajectory, derive_seed
 from score.train import monitor, ranks
 from score.train.order import PerEpoch
 from score.train.rollouts import Rollouts, token_row
-from score.train.samplers import TrainerEngine, VllmEngine
+from score.train.samplers import TrainerEngine, VllmEngine, decoding, ready_to_decode
 
 
 class AgentGRPO(GRPOTrainer):
@@ -49,10 +47,7 @@ class AgentGRPO(GRPOTrainer):
         self.engine, self.rounds = counted(engine), getattr(engine, "rounds", contextlib.nullcontext())
         self.rows: list[dict] = []
         self._logps = torch.empty(0)  # [B, T] of the last forward pass
-        if ranks.sharding() == "fsdp2":
-            for module in self.model.modules():  # so that transformers makes the processes' decoding equally long
-                module._is_fsdp_managed_module = True
-            self.add_callback(_FromTheRoot())
+        ready_to_decode(self)
 
     def _new_engine(self) -> BatchEngine:
         codec, context = self.rollouts.codec, self.rollouts.context
@@ -60,18 +55,6 @@ class AgentGRPO(GRPOTrainer):
             batch, limit = self.args.generation_batch_size, self.rollouts.sampling.max_new_tokens
             return VllmEngine(self, codec, batch=batch, turn_tokens=limit, context=context)
         return TrainerEngine(self.accelerator.unwrap_model(self.model), codec, context=context)
-
-    @contextlib.contextmanager
-    def decoding(self) -> Iterator[None]:
-        """The model as it decodes, without dropout or checkpointing, for the time of a `with` block; a collective
-        operation."""
-        checkpointing = self.args.gradient_checkpointing_kwargs
-        with unwrap_model_for_generation(
-            self.model_wrapped, self.accelerator, gradient_checkpointing_kwargs=checkpointing
-        ) as model:
-            model.eval()
-            yield
-        model.train()
 
     def _get_train_sampler(self, dataset=None) -> Sampler:
         return PerEpoch(super()._get_train_sampler(dataset), self)
@@ -92,7 +75,7 @@ class AgentGRPO(GRPOTrainer):
                 f"{len(prompts)} prompts for {len(self.rows)} rows: this TRL version orders them otherwise"
             )
         indexes = [row["index"] for row in self.rows]
-        with contextlib.nullcontext() if self.use_vllm else self.decoding():
+        with contextlib.nullcontext() if self.use_vllm else decoding(self):
             episodes, given = ranks.agreed(lambda: self._play(indexes))
         trajectories = [episode.trajectory() for episode in episodes]
         values = self._rewards(indexes, trajectories)
@@ -181,14 +164,6 @@ def by_length(batches: Sequence[dict[str, torch.Tensor | None]]) -> list[dict[st
         whole | {name: value[places] for name, value in rows.items()}
         for places in order.split(len(order) // len(batches))
     ]
-
-
-class _FromTheRoot(TrainerCallback):
-    """FSDP2 wants its first forward pass to be the whole model's, and generation with adapters begins further in."""
-
-    def on_train_begin(self, args, state, control, model, **kwargs) -> None:
-        with torch.no_grad():
-            model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=args.device))
 
 
 def _roll(prompts: Sequence[object], trainer: AgentGRPO) -> dict[str, list]:

@@ -1,0 +1,28 @@
+"""What every training run does with its trainer: start or go on, watch held-out questions, and give back one model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, Trainer
+
+from score.config.training import Optim
+from score.train.heldout import Exam, HeldOut, choose
+from score.train.optim import last_checkpoint
+from score.train.output import quiet, whole
+
+
+def fit(
+    trainer: Trainer, settings: Optim, work: Path, exam: Exam | None = None
+) -> tuple[PreTrainedModel | None, Sequence[Mapping[str, Any]]]:
+    """(the model that the settings select, the log), continuing from the newest checkpoint in `work`.
+
+    Of several processes the main one gets the model, the others None.
+    """
+    quiet(trainer)
+    HeldOut.watch(trainer, exam, every=settings.eval_every)
+    trainer.train(resume_from_checkpoint=last_checkpoint(work))
+    choose(trainer, settings)
+    return whole(trainer), trainer.state.log_history
