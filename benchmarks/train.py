@@ -198,6 +198,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     _, codec = load_model(path, "float32")
     data = rows.training_set(shown, codec, 2048)
     random.Random(0).shuffle(data.rows)
+    if len(data.rows) < 2 * args.batch:
+        parser.error(f"{len(data.rows)} rows are fewer than two updates of --batch {args.batch}; raise --rows")
     del data.rows[len(data.rows) // args.batch * args.batch :]  # so that all updates are of one size
     once = Sft(
         lr=1e-3,

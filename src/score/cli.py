@@ -99,3 +99,8 @@ def held_out_arguments(parser: argparse.ArgumentParser) -> None:
     """Arguments of a stage that may look at held-out questions (`score.data.splits.held_out_of`)."""
     parser.add_argument("--tasks", type=Path, nargs="*", default=[], help="training questions, for the held-out ones")
     parser.add_argument("--splits", type=Path, nargs="?", help="which of them are held out")
+
+
+def held_out_files(args: argparse.Namespace) -> list[Path]:
+    """The files behind `held_out_arguments`, which a run that looks at them is made from as well."""
+    return [*args.tasks, *([args.splits] if args.splits else [])]

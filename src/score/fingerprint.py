@@ -46,11 +46,14 @@ _MICRO = (
 )
 _DEGRADED = ("micro/mutations.py", "micro/degraded.py")
 _TRAINING = (
-    *("engine/adapter.py", "engine/transformers.py"),
+    "engine/adapter.py",
+    "engine/transformers.py",
     *(f"train/{name}.py" for name in ("rows", "start", "order", "optim", "fit", "output", "ranks", "monitor")),
-    *("train/heldout.py", "train/samplers.py"),
 )
-_EXAM = (*_EPISODE, *_RIGHT, "data/splits.py")
+_EXAM = (
+    *(*_EPISODE, *_RIGHT, "data/splits.py"),
+    *("train/heldout.py", "train/decoding.py", "train/samplers.py"),
+)
 """What decides the looks at held-out questions of a training that has no episodes otherwise."""
 _TABLES = tuple(
     f"report/{name}"
@@ -85,7 +88,7 @@ CODE: dict[str, tuple[str, ...]] = {
     ),
     "grpo": (
         *(*_EPISODE, *_RIGHT, *_JUDGE, "correct/sets.py", "train/grpo.py", "train/rewards.py"),
-        *("train/trainer.py", "train/rollouts.py", "agent/syntax.py", "data/splits.py", *_TRAINING),
+        *("train/trainer.py", "train/rollouts.py", "agent/syntax.py", *_EXAM, *_TRAINING),
     ),
     "dpo": ("agent/protocol.py", "engine/codec.py", "correct/sets.py", "train/dpo.py", *_TRAINING),
     "variance": (*_EPISODE, *_RIGHT, "train/rollouts.py", "train/variance.py"),

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from score.jsonl import write_text
 from score.records import content_key
 
 PACKAGES = (
@@ -69,8 +70,8 @@ def _image_labels() -> dict[str, str]:
 
 
 def write(path: Path, record: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+    """Writes it; it appears complete or not at all."""
+    write_text(path, json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
 def git_commit() -> str | None:

@@ -43,8 +43,13 @@ def student():
     return model, ChatCodec(make_tokenizer())
 
 
-def sft(work: Path, update: int = -1, settings: Sft = SETTINGS) -> list[dict]:
+def sft(work: Path, update: int = -1) -> list[dict]:
     """The history of a run on 28 rows of different lengths: seven updates are an epoch."""
+    return rows_of(work, update, SETTINGS)[1]
+
+
+def rows_of(work: Path, update: int, settings: Sft, exam=None):
+    """(model, history) of such a run."""
     from test_sft import trajectory
 
     from score.train import output
@@ -63,28 +68,41 @@ def sft(work: Path, update: int = -1, settings: Sft = SETTINGS) -> list[dict]:
     data = training_set([trajectory("B" + "a" * lengths.randrange(60)) for _ in range(28)], codec, 256)
     output.ProgressCallback = Progress  # the stage makes its own
     try:
-        return train(model, codec, data, settings, work, 0, "sft")[1]
+        return train(model, codec, data, settings, work, 0, "sft", exam)
     finally:
         output.ProgressCallback = plain
 
 
 def lora(work: Path, update: int = -1) -> list[dict]:
     """The same with dropout, which draws random numbers, and rows of like length together."""
-    return sft(work, update, LORA)
+    return rows_of(work, update, LORA)[1]
+
+
+class Weighed:
+    """An exam whose marks follow from the weights alone."""
+
+    def accuracy(self, model) -> tuple[float, int]:
+        total = sum(float(p.detach().double().sum()) for p in model.parameters())
+        return round(abs(total) * 1e4) % 97 / 97, 97
+
+
+def best(work: Path, update: int = -1):
+    """(model, history) of the same with a look after every second update, and the best of them selected."""
+    settings = SETTINGS.model_copy(update={"eval_every": 2, "select": "best", "keep": 1})
+    return rows_of(work, update, settings, Weighed())
 
 
 def grpo(work: Path, update: int = -1) -> list[dict]:
     """The history of RL on six prompts, two an update, with rollouts sampled at temperature 1."""
     from toy_rl import key_step, make_trainer
 
-    from score.train.optim import last_checkpoint
+    from score.train.fit import fit
 
     work.mkdir(exist_ok=True)
     steps = [key_step(name) for name in ("Ba", "Be", "Bi", "Bo", "Bu", "By")]
     trainer = make_trainer(student(), work, steps, max_steps=UPDATES, save_steps=5)
     trainer.add_callback(Kill(update))
-    trainer.train(resume_from_checkpoint=last_checkpoint(work))
-    return trainer.state.log_history
+    return fit(trainer, SETTINGS, work)[1]
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ def test_a_card_says_what_it_takes_to_judge_a_model():
     assert "given 1,200, rows 1,100" in body
     assert all(f"`{word}`" in body for word in ("bc20", "abc", "f00", "beef"))
     assert "| loss | 2 (update 1) | 1.5 (update 2) | 1.25 (update 3) |" in body
+    assert "is the highest of several" in body
     assert "75.0 % [30.1, 95.4], n 4 (update 2)" in body
     settings = body.split("```yaml\n")[1].split("```")[0]
     assert yaml.safe_load(settings) == RECORD["settings"]
@@ -57,4 +58,5 @@ def test_a_card_of_an_adapter_and_of_a_metric_that_was_not_taken_at_the_chosen_u
     card = model_card(RECORD, history, select="last", merged=False, digest="beef")
     assert "library_name: peft" in card
     assert "A LoRA adapter of update 3, its last." in card
-    assert "| loss | 1 (update 1) | not looked at | nan (update 2) |" in card
+    assert "eld-out" not in card, "nothing was looked at"
+    assert "| loss | 1 (update 1) | not logged | nan (update 2) |" in card

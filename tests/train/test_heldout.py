@@ -2,22 +2,23 @@
 
 import copy
 import dataclasses
-import itertools
-from types import SimpleNamespace
 
+import killed
 import pytest
 import torch
 from safetensors.torch import load_file
+from test_resume import kill_before
 from test_sft import SETTINGS as SFT
 from test_sft import trajectory
 from toy_rl import SETTINGS as RL
 from toy_rl import key_step, make_exam, make_trainer
+from transformers import TrainerCallback
 
 from score.config.training import Lora, Sft
 from score.errors import ScoreError
 from score.records import Task
 from score.train.fit import fit
-from score.train.heldout import ACCURACY, HeldOut, best, choose, ruled
+from score.train.heldout import ACCURACY, HeldOut, N, best, choose, ruled
 from score.train.rows import training_set
 from score.train.sft import train
 
@@ -95,7 +96,8 @@ def test_the_best_look_selects_the_model(random_student, tmp_path, lora, marks, 
     last, _ = sft(random_student, tmp_path / "last", exam=Marks(marks), **more)
     assert (chosen == 4) == torch.equal(weights(picked), weights(last))
     kept = {path.name for path in (tmp_path / "last/checkpoints").glob("checkpoint-*")}
-    assert f"checkpoint-{chosen}" in kept
+    assert {f"checkpoint-{chosen}", "checkpoint-4"} <= kept, "the last as well, which a dying job's successor needs"
+    assert len(kept) == 2
     saved = load_file(next((tmp_path / f"best/checkpoints/checkpoint-{chosen}").glob("*.safetensors")))
     own = {name.replace(".default", ""): value for name, value in picked.state_dict().items()}
     assert saved.keys() <= own.keys()
@@ -112,25 +114,41 @@ def test_rl_selects_as_sft_does(random_student, tmp_path):
     assert not torch.equal(weights(model), states[2])
 
 
-class Keep(HeldOut):
+class Keep(TrainerCallback):
     """Keeps the weights after every update."""
 
     def __init__(self, states):
         self.states = states
 
-    def on_train_begin(self, *args, **kwargs):
-        pass
-
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.states.append(weights(model))
 
 
-def test_a_best_checkpoint_that_is_gone_is_named(random_student, tmp_path):
-    _, history = sft(random_student, tmp_path, exam=Marks([0, 0.5, *itertools.repeat(0.1, 9)]), eval_every=1)
-    state = SimpleNamespace(log_history=history, global_step=6, best_model_checkpoint=None)
-    trainer = SimpleNamespace(state=state, args=SimpleNamespace(output_dir="work"))
-    with pytest.raises(ScoreError, match=r"the best checkpoint, that of update 1, is not in work any more"):
-        choose(trainer, SFT.model_copy(update={"select": "best"}))
+def test_a_best_checkpoint_without_weights_is_named(random_student, tmp_path):
+    """The trainer alone would warn and go on with the last ones."""
+    settings = RL.model_copy(update={"eval_every": 1, "select": "best"})
+    trainer = make_trainer(random_student, tmp_path, [key_step("Ba"), key_step("Bo")], max_steps=3, save_steps=100)
+    HeldOut.watch(trainer, Marks([0.0, 0.5, 0.2, 0.2]), every=1)
+    trainer.train()
+    next((tmp_path / "checkpoints/checkpoint-1").glob("*.safetensors")).unlink()
+    with pytest.raises(ScoreError, match=r"checkpoint-1: the weights of the best update are gone"):
+        choose(trainer, settings)
+
+
+def test_a_look_that_lost_questions_is_no_candidate():
+    rows = [(0, 1.0, 9), (2, 0.5, 9), (4, 1.0, 3), (6, 0.6, 9), (8, 0.6, 9)]
+    assert best([{"step": step, ACCURACY: share, N: n} for step, share, n in rows]) == (6, 0.6)
+
+
+def test_a_killed_run_selects_what_one_in_one_piece_selects(tmp_path):
+    """It is killed between the best look and the end."""
+    straight, history = killed.best(tmp_path / "straight")
+    chosen, _ = best(history)
+    assert 4 <= chosen < killed.UPDATES - 2, looks(history)
+    kill_before(chosen + 2, "best", tmp_path / "killed")
+    resumed, again = killed.best(tmp_path / "killed")
+    assert looks(again) == looks(history)
+    assert torch.equal(weights(resumed), weights(straight))
 
 
 def test_to_select_takes_looks():

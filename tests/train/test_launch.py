@@ -151,7 +151,7 @@ def test_the_launcher_replaces_itself_by_one_process(tmp_path, monkeypatch):
 def test_a_node_without_apptainer_does_not_train_outside_of_the_image(monkeypatch):
     monkeypatch.setenv("SLURM_JOB_ID", "1")
     monkeypatch.setenv(launch.IMAGE, "")
-    with pytest.raises(ScoreError, match="neither apptainer nor singularity is on the PATH of .* or nodes: 1"):
+    with pytest.raises(ScoreError, match=r"neither apptainer nor singularity is on the PATH of .* or nodes: 1"):
         launch._on_this_cluster(Layout(gpus=2, nodes=2), "sft", [])
     monkeypatch.delenv(launch.IMAGE)
     assert sys.executable in launch._on_this_cluster(Layout(gpus=2, nodes=2), "sft", []), "images are off"

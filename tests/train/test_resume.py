@@ -2,6 +2,7 @@
 same optimiser, schedule and random numbers, so the same losses."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from torch.utils.data import RandomSampler
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from trl.trainer.utils import RepeatSampler
 
+from score.train.optim import last_checkpoint
 from score.train.order import PerEpoch
 
 HERE = Path(__file__).parent
@@ -54,6 +56,28 @@ def test_twenty_updates_are_ten_a_kill_and_ten_more(run, killed_before, names, t
         assert resumed[name] == pytest.approx(straight[name], abs=1e-6), name
 
 
+def test_a_checkpoint_that_was_being_written_is_passed_over(tmp_path):
+    """The trainer writes in place; a kill while it does leaves a folder without the state, which comes last."""
+    straight = told(killed.sft(tmp_path / "straight"), "loss")
+    kill_before(8, "sft", tmp_path / "killed")
+    torn = tmp_path / "killed/checkpoints/checkpoint-7"
+    shutil.copytree(torn.with_name("checkpoint-5"), torn)
+    (torn / "trainer_state.json").write_text('{"epoch": 1')
+    (tmp_path / "killed/checkpoints/checkpoint-8").mkdir()
+    assert last_checkpoint(tmp_path / "killed") == str(torn.with_name("checkpoint-5"))
+    assert told(killed.sft(tmp_path / "killed"), "loss")["loss"] == pytest.approx(straight["loss"], abs=1e-6)
+
+
+@pytest.mark.parametrize("run", ["sft", "grpo"])
+def test_a_run_whose_last_update_is_done_makes_no_more(run, tmp_path):
+    """Its job died before its results were accepted; update 20 is within an epoch."""
+    train = getattr(killed, run)
+    history = told(train(tmp_path), "loss")
+    folders = sorted(path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*"))
+    assert told(train(tmp_path), "loss") == history
+    assert sorted(path.name for path in (tmp_path / "checkpoints").glob("checkpoint-*")) == folders
+
+
 @pytest.mark.slow
 def test_a_run_goes_on_at_the_start_of_an_epoch_too(tmp_path):
     """Update 15 of RL ends its fifth epoch."""
@@ -83,6 +107,5 @@ def test_the_order_of_an_epoch_does_not_depend_on_how_the_process_came_to_it(mak
 
 
 def test_as_many_checkpoints_stay_as_the_config_says(tmp_path):
-    settings = killed.SETTINGS.model_copy(update={"keep": 3, "save_every": 2})
-    killed.sft(tmp_path, settings=settings)
+    killed.rows_of(tmp_path, -1, killed.SETTINGS.model_copy(update={"keep": 3, "save_every": 2}))
     assert len(list((tmp_path / "checkpoints").glob("checkpoint-*"))) == 3

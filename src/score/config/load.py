@@ -135,6 +135,7 @@ def _check_references(config: Config) -> None:
         _check_agent(config, f"agents.{agent.name}", agent, names)
         names[agent.name] = agent
     _check_sizes(config)
+    _check_looks(config)
     _check_chosen(config, names)
     _check_ablations(config)
     for layer in config.sandbox.require:
@@ -239,10 +240,6 @@ def _check_sizes(config: Config) -> None:
                 raise ScoreError(f"config: training.{kind}.{name}.optimizer: muon needs whole matrices; sharding: ddp")
             if kind == "grpo" and entry.batch % entry.generations:
                 raise ScoreError(f"{where} generations {entry.generations}")
-            if entry.eval_every and not config.data.held_out and _used(config, kind, name):
-                raise ScoreError(
-                    f"config: training.{kind}.{name}.eval_every: no questions are held out; set data.held_out, or 0"
-                )
     judge = config.models.get(config.roles.reward_judge or "")
     for agent in config.agents:
         if agent.method != "grpo":
@@ -260,8 +257,19 @@ def _check_sizes(config: Config) -> None:
             )
 
 
-def _used(config: Config, kind: str, name: str) -> bool:
-    return any(agent.method == kind and agent.settings == name for agent in config.agents)
+def _check_looks(config: Config) -> None:
+    """Held-out questions are neither trained on nor missing."""
+    for agent in config.agents:
+        if agent.method == "prompt" or not getattr(config.training, agent.method)[agent.settings].eval_every:
+            continue
+        where = f"config: training.{agent.method}.{agent.settings}.eval_every"
+        if not config.data.held_out:
+            raise ScoreError(f"{where}: no questions are held out; set data.held_out, or 0")
+        if config.data.demonstrations.source == "published":
+            raise ScoreError(
+                f"{where}: published demonstrations may be of held-out questions; set data.demonstrations.source: "
+                "rollout, or 0"
+            )
 
 
 def _check_agent(config: Config, where: str, agent: Agent, earlier: Mapping[str, Agent]) -> None:

@@ -139,7 +139,7 @@ class Data(Section):
     split: Literal["test", "development"] = Field("test", description="micro: which held-out questions are evaluated")
     per_benchmark: Count | None = Field(None, description="questions per benchmark (a seeded subset); None: all")
     limits: dict[str, Count] = Field(default_factory=dict, description="the same for single benchmarks")
-    held_out: int = Field(0, ge=0, description="training questions kept aside for learning curves")
+    held_out: int = Field(0, ge=0, description="training questions kept aside for learning curves and `select: best`")
     cold_start_share: Share = Field(0.2, description="share of the others with teacher demonstrations")
     split_seed: int = 0
     near_duplicate: Share | None = Field(

@@ -33,7 +33,7 @@ class Optim(Section):
     )
     save_every: Count = Field(50, description="updates between checkpoints")
     keep: Count = Field(
-        2, description="how many checkpoints, the last ones, stay while it trains; and the best one"
+        2, description="how many checkpoints stay while it trains: the last, the best (if it looks), then earlier ones"
     )
     eval_every: int = Field(0, ge=0, description="updates between looks at the held-out questions; 0: none")
     select: Literal["last", "best"] = Field(

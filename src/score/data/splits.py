@@ -50,9 +50,15 @@ def part_of(tasks: Sequence[Task], splits: Path, part: str) -> list[Task]:
     return [by_id[id_] for id_ in names[part] if id_ in by_id]
 
 
-def held_out_of(files: Sequence[Path], splits: Path | None) -> list[Task]:
-    """The held-out questions among those of some files; none without a split file."""
-    return part_of(read_tasks(*files, repeated=True), splits, "held_out") if splits else []
+def held_out_of(files: Sequence[Path], splits: Path | None, *, wanted: bool) -> list[Task]:
+    """The held-out questions among those of some files, if they are wanted. Raises `ScoreError` if there are none."""
+    if not wanted:
+        return []
+    found = part_of(read_tasks(*files, repeated=True), splits, "held_out") if splits else []
+    if not found:
+        where = splits or "no split file"
+        raise ScoreError(f"{where}: no questions are held out; set data.held_out, or eval_every: 0")
+    return found
 
 
 def main(argv: Sequence[str] | None = None) -> None:

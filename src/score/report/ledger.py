@@ -5,7 +5,7 @@
 
 `n_requests` were answered, `n_retried` are further sendings, `n_failed` were answered by nobody. `cost_usd` is empty
 where the config gives no price. What a token of a model in the job itself costs is not money, but it is counted too.
-Not in it: training, and the looks of RL at held-out questions. A judge decides for all agents and seeds at once, so its
+Not in it: training, and its looks at held-out questions. A judge decides for all agents and seeds at once, so its
 row has neither.
 """
 

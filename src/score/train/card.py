@@ -13,6 +13,11 @@ from score.train.heldout import ACCURACY, N, best
 
 METRICS = ("loss", "reward", "entropy", "mean_token_accuracy", "rewards/accuracies", ACCURACY)
 """What is shown of a log, where it has it."""
+_HELD_OUT = (
+    "Held-out questions are of the training distribution and never a benchmark's; intervals are Wilson's, 95 %, and "
+    "cover questions only."
+)
+_SELECTED = "The chosen accuracy is the highest of several and for that too high."
 
 
 def chosen(history: Sequence[Mapping[str, Any]], select: str) -> tuple[int, float | None]:
@@ -41,20 +46,21 @@ def model_card(
         "library_name": "transformers" if merged else "peft",
         "tags": ["score", agent["method"]],
     }
-    picked = "its last" if select == "last" else "the one that solved most held-out questions"
+    looked = any(ACCURACY in row for row in history)
+    picked = "the one that solved most held-out questions" if select == "best" and looked else "its last"
     lines = [
         "---", yaml.safe_dump(header, sort_keys=False).strip(), "---",
         f"# {agent['name']}, seed {record['seed']}", "", f"*{record['title']}*", "",
         f"{'Complete weights' if merged else 'A LoRA adapter'} of update {step}, {picked}.", "",
         "| | |", "| --- | --- |",
         f"| method | `{agent['method']}`, `score.train.{agent['method']}` |",
-        f"| started from | `{agent['start']}`, sha256 `{record['start']}` |",
+        f"| started from | `{agent['start']}`: `{record['start']}` |",
         f"| data | {_counts(record['data'])} |",
         f"| commit | `{record['commit']}` |",
         f"| weights | sha256 `{digest}` |",
         "", "## Metrics", "", *_metrics(history, step), "",
-        "Held-out questions are of the training distribution and never a benchmark's; intervals are Wilson's, 95 %, "
-        "and cover questions only. `log.csv` beside the model folder has every update.",
+        *((_HELD_OUT,) if looked else ()), *((_SELECTED,) if looked and select == "best" else ()),
+        "`log.csv` beside the model folder has every update.",
         "", "## Settings", "", "```yaml", yaml.safe_dump(settings, sort_keys=False, allow_unicode=True).strip(), "```",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
@@ -78,7 +84,7 @@ def _metrics(history: Sequence[Mapping[str, Any]], step: int) -> list[str]:
 
 def _value(name: str, row: Mapping[str, Any] | None) -> str:
     if row is None:
-        return "not looked at"
+        return "not logged"
     value, where = float(row[name]), f"(update {row['step']})"
     if name != ACCURACY or not row.get(N):
         return f"{value:.4g} {where}" if math.isfinite(value) else f"{value} {where}"

@@ -19,10 +19,18 @@ def fit(
 ) -> tuple[PreTrainedModel | None, Sequence[Mapping[str, Any]]]:
     """(the model that the settings select, the log), continuing from the newest checkpoint in `work`.
 
-    Of several processes the main one gets the model, the others None.
+    Of several processes that hold parts of it the main one gets the model, the others None.
     """
     quiet(trainer)
     HeldOut.watch(trainer, exam, every=settings.eval_every)
+    epoch = trainer._run_epoch
+
+    def unless_done(*args, **kwargs) -> None:
+        """From a checkpoint of the last update within an epoch, the trainer would make one update more."""
+        if trainer.state.global_step < trainer.state.max_steps:
+            epoch(*args, **kwargs)
+
+    trainer._run_epoch = unless_done
     trainer.train(resume_from_checkpoint=last_checkpoint(work))
     choose(trainer, settings)
     return whole(trainer), trainer.state.log_history

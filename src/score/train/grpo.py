@@ -248,7 +248,7 @@ def train(
             counted=lambda engine: usage.counted(engine, "student"),
         )  # fmt: skip
         exam = None
-        if settings.eval_every and held_out:
+        if settings.eval_every:
             exam = Exam(
                 ruled(held_out), config.sampling.evaluate, codec, config.protocol, pool, tools, rollouts.context,
                 settings.batch,
@@ -294,14 +294,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     from score.train.output import finish
     from score.train.start import load_start
 
-    held_out = held_out_of(args.tasks, args.splits)
+    held_out = held_out_of(args.tasks, args.splits, wanted=lineage.looks(config, agent.name))
     with open_tools(config, "train") as tools:
         start = load_start(config, agent, args.seed, args.root)
         rows = [KeyStep.from_json(row) for row in read_rows(args.data)]
         left_out = LeftOut()
         key_steps, counts = usable(rows, start.codec, settings.max_prompt, left_out)
         log.info("%s: %s", agent.name, counts)
-        work = args.work / input_key([args.data], start.digest, ranks.sharding())
+        work = args.work / input_key([args.data, *cli.held_out_files(args)], start.digest, ranks.sharding())
         with Usage(work, "grpo", ranks.shard()) as usage:
             model, history = train(
                 start.model, start.codec, key_steps, config, agent, settings, work, args.seed, held_out, tools=tools,

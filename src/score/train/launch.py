@@ -135,8 +135,8 @@ def _on_this_cluster(layout: Layout, stage: str, arguments: Sequence[str]) -> li
     image = shlex.split(os.environ.get(IMAGE, ""))
     if not image and IMAGE in os.environ:
         raise ScoreError(
-            f"neither apptainer nor singularity is on the PATH of {socket.gethostname()}, and training on several nodes "
-            "starts its images there; load it in the jobs' environment, or nodes: 1"
+            f"neither apptainer nor singularity is on the PATH of {socket.gethostname()}, and a training on several "
+            "nodes starts its images there; load it in the jobs' environment, or nodes: 1"
         )
     python = "python" if image else sys.executable
     with socket.socket() as probe:

@@ -1,13 +1,14 @@
-"""What SFT and RL share of the trainer's settings, and the optimiser."""
+"""What SFT, RL and DPO share of the trainer's settings, and the optimiser."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
-from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer import TRAINER_STATE_NAME
 
 from score.config.training import Optim
 from score.errors import ScoreError
@@ -31,7 +32,8 @@ def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
         "lr_scheduler_type": settings.schedule,
         "max_grad_norm": settings.grad_clip,
         "save_steps": settings.save_every,
-        "save_total_limit": settings.keep,
+        # With looks at least two: of one, the trainer keeps the best alone at its end; what follows needs the last.
+        "save_total_limit": max(settings.keep, 2 if settings.eval_every else 1),
         "logging_steps": 1,
         "logging_nan_inf_filter": False,  # which would log the last good loss in place of one that is no number
         "report_to": "tensorboard",  # event files in `runs/` beside the checkpoints; log.csv comes at the end
@@ -46,9 +48,18 @@ def trainer_arguments(settings: Optim, work: Path, seed: int) -> dict[str, Any]:
 
 
 def last_checkpoint(work: Path) -> str | None:
-    """The newest checkpoint that a killed job left, or None."""
-    folder = work / "checkpoints"
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    """The newest complete checkpoint that a killed job left, or None. One that it was writing is not complete."""
+    found = sorted((work / "checkpoints").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    return next((str(path) for path in reversed(found) if _complete(path)), None)
+
+
+def _complete(checkpoint: Path) -> bool:
+    """Does it have what a trainer writes last, its state?"""
+    try:
+        json.loads((checkpoint / TRAINER_STATE_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 def optimizers(model: PreTrainedModel, settings: Optim) -> tuple[torch.optim.Optimizer | None, None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -123,7 +124,7 @@ def finish(
     step, accuracy = chosen(history, settings.select)
     record = {**record, "model": digest, "selected": {"update": step, "held_out": accuracy}}
     card = model_card(record, history, select=settings.select, merged=not alone, digest=digest)
-    write_text(partial / "README.md", card)  # in place of peft's
+    (partial / "README.md").write_text(card, encoding="utf-8")  # in place of peft's
     write_log(out / "log.csv", history)
     write_left_out(out / "left_out.csv", left_out)
     write(out / "provenance.json", record)
@@ -156,17 +157,17 @@ def save_adapter(model: PeftModel, start: StartModel, folder: Path) -> None:
 
 def write_left_out(path: Path, left_out: LeftOut) -> None:
     """The ids of the tasks that were given and not trained on, and why."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows([("id", "reason"), *left_out.rows])
+    table = io.StringIO()
+    csv.writer(table, lineterminator="\n").writerows([("id", "reason"), *left_out.rows])
+    write_text(path, table.getvalue())
 
 
 def write_log(path: Path, history: Sequence[Mapping[str, Any]]) -> None:
     """The trainer's history, one row per logged step; columns are the union of what was logged."""
     rows = [row for row in history if "step" in row]
     columns = ["step", *sorted({key for row in rows for key in row} - {"step"})]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    table = io.StringIO()
+    writer = csv.DictWriter(table, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, table.getvalue())

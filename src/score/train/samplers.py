@@ -1,14 +1,12 @@
-"""Who samples RL's rollouts from the trainer's current weights: the trainer's own process, or a vLLM."""
+"""Who samples from the trainer's current weights: the trainer's own process, or, in RL, a vLLM."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import torch
-from transformers import PreTrainedModel, Trainer, TrainerCallback
+from transformers import PreTrainedModel
 
 from score.config.schema import Sampling
 from score.config.training import Grpo
@@ -51,39 +49,6 @@ def arguments(settings: Grpo) -> dict[str, Any]:
         "vllm_importance_sampling_clip_max": settings.importance_max,
         **server,
     }
-
-
-@contextlib.contextmanager
-def decoding(trainer: Trainer) -> Iterator[None]:
-    """The model in training as it decodes, without dropout or checkpointing, for the time of a `with` block; a
-    collective operation."""
-    from trl.models import unwrap_model_for_generation
-
-    with unwrap_model_for_generation(
-        trainer.model_wrapped,
-        trainer.accelerator,
-        gradient_checkpointing_kwargs=trainer.args.gradient_checkpointing_kwargs,
-    ) as model:
-        model.eval()
-        yield
-    model.train()
-
-
-def ready_to_decode(trainer: Trainer) -> None:
-    """What a model that is spread over processes needs once, before the first `decoding`."""
-    if ranks.sharding() != "fsdp2" or any(isinstance(c, _FromTheRoot) for c in trainer.callback_handler.callbacks):
-        return
-    for module in trainer.model.modules():  # so that transformers makes the processes' decoding equally long
-        module._is_fsdp_managed_module = True
-    trainer.add_callback(_FromTheRoot())
-
-
-class _FromTheRoot(TrainerCallback):
-    """FSDP2 wants its first forward pass to be the whole model's, and generation with adapters begins further in."""
-
-    def on_train_begin(self, args, state, control, model, **kwargs) -> None:
-        with torch.no_grad():
-            model(input_ids=torch.zeros((1, 1), dtype=torch.long, device=args.device))
 
 
 class TrainerEngine(TransformersEngine):

@@ -13,12 +13,14 @@ trajectories were not trained on, and why) and `provenance.json`.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from score import cli, fingerprint
+from score.attempts import open_tools
 from score.config import lineage, read
 from score.config.training import Sft
 from score.data.splits import held_out_of
@@ -96,13 +98,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     from score.train.start import load_start
 
     ranks.start()
-    start = load_start(config, agent, args.seed, args.root)
-    data = training_set(trajectories, start.codec, settings.max_length)
-    log.info("%s: %s", agent.name, data.counts)
-    work = args.work / input_key(args.data, start.digest, ranks.sharding())
-    base, held_out = config.models[lineage.base_model(config, agent.name)], held_out_of(args.tasks, args.splits)
-    with open_exam(config, settings, base, start.codec, held_out) as exam:
-        model, history = train(start.model, start.codec, data, settings, work, args.seed, f"sft {agent.name}", exam)
+    looks, base = lineage.looks(config, agent.name), config.models[lineage.base_model(config, agent.name)]
+    held_out = held_out_of(args.tasks, args.splits, wanted=looks)
+    with open_tools(config, "train") if looks else contextlib.nullcontext() as tools:
+        start = load_start(config, agent, args.seed, args.root)
+        data = training_set(trajectories, start.codec, settings.max_length)
+        log.info("%s: %s", agent.name, data.counts)
+        work = args.work / input_key([*args.data, *cli.held_out_files(args)], start.digest, ranks.sharding())
+        with open_exam(config, settings, base, start.codec, held_out, tools) as exam:
+            model, history = train(start.model, start.codec, data, settings, work, args.seed, f"sft {agent.name}", exam)
     settings_used = fingerprint.settings(config, "sft", agent.name)
     facts = {"title": config.title, "seed": args.seed, **ranks.facts()}
     record = provenance(settings_used, start=start.digest, data=data.counts, **facts)

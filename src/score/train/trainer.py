@@ -23,9 +23,10 @@ from score.engine.base import BatchEngine
 from score.errors import ScoreError
 from score.records import Trajectory, derive_seed
 from score.train import monitor, ranks
+from score.train.decoding import decoding, ready_to_decode
 from score.train.order import PerEpoch
 from score.train.rollouts import Rollouts, token_row
-from score.train.samplers import TrainerEngine, VllmEngine, decoding, ready_to_decode
+from score.train.samplers import TrainerEngine, VllmEngine
 
 
 class AgentGRPO(GRPOTrainer):
