@@ -42,7 +42,9 @@ class Assumptions:
     reward_asked: float = _value(0.5, "requests", "to the reward judge per RL rollout")
     # Training
     teacher_solves: float = _value(0.8, "share", "of demonstrations that are right; published: 1,200 of 1,331 in maths")
-    remaining: float = _value(0.75, "share", "of an attempt that is left behind a verified prefix")
+    remaining: float = _value(
+        0.75, "share", "of an attempt that is left behind a verified prefix; all without short_horizon"
+    )
     train_flops: float = _value(1.6e14, "FLOP/s", "useful ones of training, per GPU (half of an A100's peak)")
     own_sampler: float = _value(0.3, "share", "of a server's tokens a second that RL's own sampler makes")
     demonstrations: float = _value(1200, "rows", "of a published demonstrations file; BC_init_math.json has 1,200")

@@ -1,14 +1,7 @@
 """What a piece of a stage asks for: requests and tokens by role, searches, and arithmetic of training. Pure.
 
-With A attempts, c corrections per task, and an attempt's tokens
-
-    requests of an attempt    1 + steps
-    generated                 (1 + steps) x turn_tokens
-    prompts                   (1 + steps) x question_tokens + steps (1 + steps) / 2 x (turn_tokens + observation_tokens)
-    a training row            question_tokens + generated + steps x observation_tokens
-
-`FORMULAS` says what each rule makes of them. Prompts are counted in full, though a server with a prefix cache computes
-only their ends anew.
+`FORMULAS` says how, rule by rule, and `TERMS` what an attempt is. Prompts are counted in full, though a server with a
+prefix cache computes only their ends anew.
 """
 
 from __future__ import annotations
@@ -38,10 +31,12 @@ FORMULAS = {
 }
 """Rule -> seconds of its jobs, to which each GPU job adds `start_s`; times its GPUs they are the GPU-hours."""
 TERMS = (
-    "attempt = (1 + steps) x turn_tokens",
+    "attempt = (1 + steps) x turn_tokens, in 1 + steps requests",
+    "its prompts = (1 + steps) x question_tokens + steps (1 + steps) / 2 x (turn_tokens + observation_tokens)",
     "row = question_tokens + attempt + steps x observation_tokens",
     "rate(model) = server_rate x GPUs x (7e9 / P)^0.8, P being its parameters; endpoint_rate at an endpoint",
     "verdicts = attempts at search questions x undecided",
+    "search calls = attempts and RL rollouts at search questions x searches",
     "looks = (1 + updates / eval_every) x held-out questions x attempt / (rate(student) x own_sampler)",
 )
 
@@ -54,7 +49,7 @@ class Piece:
     agent: str = ""
     part: str = ""
     share: float = 1.0
-    """Of the part: one of so many shards, less what a killed job left done."""
+    """Of the part: one of so many shards."""
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ def wall(found: Estimate) -> str:
     if not found.gpus:
         return "wall time: not estimated, as no job takes a GPU"
     return (
-        f"wall time: {duration(found.wall)} on {found.gpus} GPUs (--gpus), without waiting for others' jobs; "
+        f"wall time: {duration(found.wall)} on {found.gpus} GPUs (--gpus), each job as soon as there is room; "
         f"{duration(found.chain)} on any number of them: the longest chain of jobs"
     )
 
