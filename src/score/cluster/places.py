@@ -224,10 +224,14 @@ def size(entry: Model, home: Path) -> int:
     folders = [Path(path)] if Path(path).is_dir() else cached(path, home)
     if folders and weights(folders[0]):
         return _size(folders[0])
-    match = re.search(r"(\d+(?:\.\d+)?)([bm])\b", path.lower())
-    if match is None:
-        return _UNKNOWN_BYTES
-    return int(float(match[1]) * {"b": 10**9, "m": 10**6}[match[2]] * _BYTES)
+    parameters = named(path)
+    return _UNKNOWN_BYTES if parameters is None else int(parameters * _BYTES)
+
+
+def named(name: str) -> float | None:
+    """Parameters, as a model's name tells them ("7B")."""
+    match = re.search(r"(\d+(?:\.\d+)?)([bm])\b", name.lower())
+    return float(match[1]) * {"b": 10**9, "m": 10**6}[match[2]] if match else None
 
 
 def _size(folder: Path) -> int:

@@ -76,8 +76,9 @@ class Profile:
         return own.get(name, (self.raw.get("default-resources") or {}).get(name, otherwise))
 
 
-def read(name: str) -> Profile:
-    """The profile that `snakemake --profile NAME` would take. Raises `ScoreError` unless it is one for SLURM."""
+def find(name: str) -> Profile:
+    """The profile that `snakemake --profile NAME` would take, for whatever executor. Raises `ScoreError` if there is
+    none."""
     from snakemake.cli import get_profile_dir
 
     found = get_profile_dir(name)
@@ -88,6 +89,13 @@ def read(name: str) -> Profile:
         raw = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ScoreError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
-    if raw.get("executor") != "slurm":
-        raise ScoreError(f"{file}: its executor is {raw.get('executor', 'local')!r}; this checks profiles for slurm")
     return Profile(file, raw)
+
+
+def read(name: str) -> Profile:
+    """The same, which must be one for SLURM. Raises `ScoreError` if it is not."""
+    found = find(name)
+    if found.raw.get("executor") != "slurm":
+        executor = found.raw.get("executor", "local")
+        raise ScoreError(f"{found.file}: its executor is {executor!r}; this checks profiles for slurm")
+    return found

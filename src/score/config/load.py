@@ -54,6 +54,11 @@ def read(path: Path | str) -> Config:
 
 def read_merged(paths: Iterable[Path]) -> Config:
     """Loads a config file with overlays on top of it. Raises `ScoreError` where one is missing or no YAML mapping."""
+    return load(merged_files(paths))
+
+
+def merged_files(paths: Iterable[Path]) -> dict[str, Any]:
+    """The same before it is checked."""
     merged: dict[str, Any] = {}
     for path in paths:
         try:
@@ -65,7 +70,7 @@ def read_merged(paths: Iterable[Path]) -> Config:
         if not isinstance(overlay, Mapping):
             raise ScoreError(f"{path}: a config is a mapping of keys, not a {type(overlay).__name__}")
         merged = merge(merged, overlay)
-    return load(merged)
+    return merged
 
 
 def merge(base: Mapping[str, Any], overlay: Mapping[str, Any]) -> dict[str, Any]:
