@@ -76,6 +76,12 @@ def changed(path, value, base=MICRO):
         ("seeds", [-1], "seeds.0: input should be greater than or equal to 0"),
         ("theory", {"prefixes": []}, "theory.prefixes: "),
         ("data.held_out", 0, "training.grpo.score_rl.eval_every: no questions are held out"),
+        ("training.sft.score_sft.select", "best", "select: best needs looks at the held-out questions"),
+        (
+            "data.demonstrations",
+            {"source": "published", "path": "SFT/data/train/BC_init_math.json"},
+            "score_rl.eval_every: published demonstrations may be of held-out questions",
+        ),
         (
             "training.sft.score_sft.lora",
             {"merge": False},

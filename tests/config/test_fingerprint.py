@@ -39,6 +39,20 @@ def test_one_agents_settings_touch_its_training_only():
     assert moved(lambda raw: raw["training"]["sft"]["score_sft"].update(lr=5e-4)) == both, "they share the settings"
 
 
+def test_only_a_training_that_looks_at_held_out_questions_depends_on_how_they_are_attempted():
+    def looks(raw):
+        raw["training"]["sft"]["score_sft"]["eval_every"] = 10
+
+    def hotter(raw):
+        looks(raw)
+        raw["sampling"]["evaluate"].update(temperature=0.9)
+
+    plain, looking, hot = stages(), stages(looks), stages(hotter)
+    both = {("score_sft", "sft"), ("sft_both", "sft")}
+    assert {key for key in plain if plain[key] != looking[key]} == both
+    assert {key for key in looking if looking[key] != hot[key] and key[1] == "sft"} == both
+
+
 def test_correction_settings_touch_the_correction_only():
     assert moved(lambda raw: raw.update(correct={"max_corrections": 5})) == {("bc20", "correct")}
 

@@ -2,6 +2,7 @@
 behind, and that an adapter that is not merged serves whoever takes a trained model."""
 
 import copy
+import csv
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -23,8 +24,10 @@ from score.engine import digest_of, open_engine, vllm
 from score.engine.base import Request
 from score.engine.transformers import load_model
 from score.errors import ScoreError
+from score.jsonl import write_json, write_rows
 from score.micro.base import WEIGHTS
 from score.provenance import model_digest
+from score.records import Task
 from score.train import dpo, sft
 from score.train.output import finish, lora
 from score.train.rows import LeftOut, training_set
@@ -192,9 +195,33 @@ def test_grpo_trains_adapters_and_leaves_tied_embeddings_alone(tmp_path):
     assert next(row["kl"] for row in trainer.state.log_history if "kl" in row) == pytest.approx(0, abs=1e-5)
 
 
+@pytest.mark.parametrize(("stage", "agent", "data"), [(sft, "score_sft", "sft.jsonl"), (dpo, "dpo", "rl.jsonl")])
+def test_a_stage_looks_at_held_out_questions_and_leaves_the_best_model_with_its_card(stage, agent, data, tmp_path):
+    """Through the command lines, with the real sandbox."""
+    settings = {"batch": 2, "micro_batch": 2, "epochs": 1, "eval_every": 1, "select": "best"}
+    training = {"sft": {"score_sft": settings}, "dpo": {"key_step_pairs": settings}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(mapping({"training": training})))
+    held_out = Task("held", "How many coins has Ba?", ("5",), "toy", {"metric": "exact"})
+    write_rows(tmp_path / "tasks.jsonl", [held_out.to_json()])
+    write_json(tmp_path / "splits.json", {"cold_start": [], "mentored": [], "held_out": ["held"]})
+    write_rows(tmp_path / "sft.jsonl", [trajectory(name).to_json() for name in ("Bo", "Ba", "Be", "Bi")])
+    write_rows(tmp_path / "rl.jsonl", [key_step(name).to_json() for name in ("Ba", "Bo", "Be", "Bi")])
+    for name in ("bc20", "score_sft"):
+        (tmp_path / f"train/{name}-s0").mkdir(parents=True)
+        (tmp_path / f"train/{name}-s0/model").symlink_to(WEIGHTS)
+    out = tmp_path / "out"
+    words = {"config": tmp_path / "config.yaml", "agent": agent, "root": tmp_path, "out": out, "work": tmp_path / "w"}
+    words |= {"data": tmp_path / data, "tasks": tmp_path / "tasks.jsonl", "splits": tmp_path / "splits.json"}
+    stage.main([word for name, value in words.items() for word in (f"--{name}", str(value))])
+    rows = [row for row in csv.DictReader((out / "log.csv").read_text().splitlines()) if row["heldout/accuracy"]]
+    assert [row["step"] for row in rows] == ["0", "1", "2"]
+    chosen = json.loads((out / "provenance.json").read_text())["selected"]
+    assert chosen == {"update": 1, "held_out": float(rows[1]["heldout/accuracy"])}, "the earlier of equals"
+    assert "of update 1, the one that solved most held-out questions" in (out / "model/README.md").read_text()
+
+
 def test_every_stage_goes_on_from_an_adapter_of_the_one_before(tmp_path):
     """Through the command lines: SFT, SFT, then RL and DPO; each adapter belongs to the shipped student."""
-    from score.jsonl import write_rows
     from score.train import grpo
 
     alone, few = {"lora": {"r": 4, "alpha": 8, "merge": False}, "batch": 4, "micro_batch": 4}, {"epochs": 1}
