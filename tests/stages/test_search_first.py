@@ -33,14 +33,17 @@ def call(name, folder, config):
     write_rows(files["tasks"], [TASK.to_json()])
     steps = tuple(Step("t", "print(1)", "1") for _ in range(6))
     write_rows(files["data"], [Trajectory(TASK, "p", steps, StopReason.ANSWERED).to_json()])
-    files["splits"].write_text(json.dumps({"cold_start": ["1"], "mentored": ["1"], "held_out": []}))
+    files["splits"].write_text(json.dumps({"cold_start": ["1"], "mentored": ["1"], "held_out": ["1"]}))
     common = ["--config", files["config"], "--root", folder, "--seed", 0]
     work, tasks, splits = ["--work", folder / "work"], ["--tasks", files["tasks"]], ["--splits", files["splits"]]
     results = ["--out", files["out"], "--provenance", files["provenance"]]
     main, *own = {
         "rollout": (rollout.main, "--agent", "teacher", *work, *tasks, *splits, "--part", "cold_start", *results),
         "correct": (correct.main, "--agent", "bc20", *work, *tasks, *splits, *results),
-        "grpo": (grpo.main, "--agent", "score_rl", *work, "--data", files["data"], "--out", folder / "model"),
+        "grpo": (
+            *(grpo.main, "--agent", "score_rl", *work, *tasks, *splits),
+            *("--data", files["data"], "--out", folder / "model"),
+        ),
         "variance": (variance.main, "--agent", "score_sft", "--data", files["data"], "--out", files["out"]),
         "evaluate": (evaluate.main, "--agent", "untrained", *work, *tasks, *results),
     }[name]
