@@ -64,7 +64,7 @@ def test_the_papers_third_table_is_estimated_from_a_real_dry_run():
     assert (lines["sft"][3], lines["grpo"][3]) == ("2", "4")
     assert lines["evaluate"][3] == "12", "six agents in two shards"
     assert "wall time: " in done.stdout
-    assert "on 8 GPUs" in done.stdout
+    assert " with --gpus 8, " in done.stdout
 
 
 def test_a_wrong_target_ends_with_snakemakes_one_line():

@@ -68,6 +68,14 @@ def test_correction_costs_what_the_corrections_are():
     assert a.corrections(0) == 0
     found = load(Piece("correct", "qwen7b_bc20"), setting())
     assert found.attempts == pytest.approx(400 * 1.875)
+    first, later = found.asks[:2]
+    assert (first.requests, later.requests) == (400 * 5, pytest.approx(350 * 2.75)), "not the prefix nor the fix again"
+    assert later.prompt == pytest.approx(350 * (2.75 * 200 + (10 - 2.25 * 1.25 / 2) * 650))
+    assert found.searches == pytest.approx((400 + 350 * 0.55) * 0.5 * 3)
+
+
+def test_hard_tasks_that_rules_decide_need_no_search():
+    assert load(Piece("evaluate", "qwen7b_score_rl", "hard"), setting()).searches == 0
 
 
 def test_training_rows_are_the_halves_of_what_was_solved():
@@ -82,9 +90,64 @@ def test_training_rows_are_the_halves_of_what_was_solved():
 
 def test_a_short_horizon_samples_less():
     short, long = (load(Piece("grpo", name), setting()) for name in ("qwen7b_score_rl", "ablation_no_short_horizon"))
-    assert short.sampled < long.sampled
+    assert [ask.role for ask in short.asks] == ["student", "reward_judge"]
+    for count in ("requests", "prompt", "completion"):
+        assert getattr(short.asks[0], count) < getattr(long.asks[0], count)
+    assert short.searches < long.searches
     assert short.flops == long.flops
-    assert [ask.role for ask in short.asks] == ["reward_judge"]
+    assert short.asks[0].completion == 500 * 256 * 2000 * 0.75
+
+
+def hours(rule: str, where: Setting) -> float:
+    return sum(cost.hours for cost in costs(JOBS, where) if cost.job.rule == rule)
+
+
+def test_a_vllm_samples_rollouts_and_the_trainer_itself_its_looks():
+    slow, fast = setting(), setting(training={"grpo": {"score_rl": {"sampler": "vllm_colocate"}}})
+    rollouts = 500 * 256 * 1500 / 2500 / 3600
+    assert hours("grpo", slow) - hours("grpo", fast) == pytest.approx(rollouts / 0.3 - rollouts)
+    own = setting(Assumptions(own={"rate.qwen2.5_7b": 2500}), training={"grpo": {"score_rl": {"gpus": 4}}})
+    assert hours("grpo", own) == pytest.approx(hours("grpo", dataclasses.replace(own, assumed=Assumptions()))), (
+        "four processes sample four times as much as one server"
+    )
+
+
+def test_looks_are_at_the_start_now_and_then_and_at_the_end():
+    looks = [
+        load(Piece("sft", "qwen7b_bc"), setting(training={"sft": {"cold_start": {"eval_every": n}}}))
+        for n in (0, 5, 50)
+    ]
+    assert [look.units for look in looks] == [12, 12, 12], "three epochs of 400 rows in batches of 128"
+    assert [look.sampled for look in looks] == [0, 25 * 4 * 2000, 25 * 2 * 2000]
+
+
+def test_adapters_need_less_arithmetic_and_leave_no_large_checkpoints():
+    lora = {"lora": {"r": 16}}
+    full, less = setting(), setting(training={"grpo": {"score_rl": lora}, "dpo": {"key_step_pairs": lora}})
+    work = [[load(Piece(*piece), where).flops for where in (full, less)] for piece in PIECES]
+    assert [b / a for a, b in work] == pytest.approx([4 / 6, 12 / 16])
+    disk = [{entry.what: entry.size for entry in estimate(costs(JOBS, where), where).disk} for where in (full, less)]
+    assert disk[0]["trained models"] == disk[1]["trained models"] == 4 * 14e9
+    left = "checkpoints, the last and the best"
+    assert (disk[0][left], disk[1][left]) == (5 * 84e9, 2 * 84e9), "RL leaves two, SFT and DPO one"
+
+
+PIECES = (("grpo", "qwen7b_score_rl"), ("dpo", "qwen7b_dpo"))
+
+
+def test_a_download_is_counted_though_an_endpoint_has_the_same_path():
+    remote = {"engine": "endpoint", "path": "Qwen/Qwen2.5-7B-Instruct", "url": "http://localhost:1/v1"}
+    where = setting(models={"judge_7b": remote}, roles={"reward_judge": "judge_7b"})
+    where = dataclasses.replace(where, parameters=SIZES | {"judge_7b": 0.0})
+    assert estimate(costs(JOBS, where), where).disk[0].size == 14e9
+
+
+def test_an_endpoint_takes_its_time_without_gpus():
+    where = setting(models={"qwen2.5_72b": {"engine": "endpoint", "gpus": 0, "url": "http://localhost:1/v1"}})
+    jobs = [dataclasses.replace(job, gpus=0) if job.rule == "rollout" else job for job in JOBS]
+    found = next(cost for cost in costs(jobs, where) if cost.job.rule == "rollout")
+    assert found.hours == pytest.approx((200_000 + 3000) / 1500 / 3600)
+    assert found.gpu_hours == 0
 
 
 def test_the_configs_limits_bound_an_attempt():
@@ -143,6 +206,25 @@ def test_jobs_without_gpus_ask_for_tokens_and_no_gpu_hours():
     assert total(where, jobs)["completion"] == total(where)["completion"]
     assert total(where, jobs)["hours"] == 0
     assert "not estimated" in show.wall(estimate(costs(jobs, where), where))
+
+
+def test_what_is_advised_to_a_job_that_is_too_long_can_be_done():
+    where = setting(Assumptions(start_s=86_400))
+    advice = {line.split(":")[0]: line for line in show.late(costs(JOBS, where))}
+    assert "more shards" in advice["evaluate"]
+    assert "more GPUs" in advice["sft"]
+    assert "Give it --set-resources judge:runtime=" in advice["judge"], "a judge has no shards"
+
+
+def test_numbers_have_as_many_digits_as_an_estimate():
+    assert [show.number(n) for n in (0, 0.123, 9.96, 99.6, 1234.5, 1_234_567)] == [
+        "0",
+        "0.12",
+        "10",
+        "100",
+        "1,234",
+        "1,230,000",
+    ]
 
 
 def test_nothing_to_do_costs_nothing():

@@ -11,8 +11,14 @@ import time
 
 import pytest
 
+from score.config.load import merged_files
 from score.correct.mps import Mentored
+from score.plan import ledger
+from score.plan.assumptions import Assumptions
+from score.plan.loads import Setting
+from score.plan.questions import count
 from score.records import Trajectory
+from score.workflow import Plan
 from workflow.conftest import RESULTS, ROOT, run
 
 pytestmark = [pytest.mark.dag, pytest.mark.timeout(1800)]  # minutes on an idle machine
@@ -100,6 +106,15 @@ def test_each_result_says_where_it_comes_from(finished):
         assert len(record["model"]) == 64, "a sha256"
     trajectory = Trajectory.from_json(rows("eval/score_rl/0/math2.jsonl")[0])
     assert trajectory.meta["model"] == json.loads((RESULTS / "train/score_rl-s0/provenance.json").read_text())["model"]
+
+
+def test_the_ledger_has_what_a_plan_expects_of_it(finished, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    plan = Plan(merged_files([RESULTS / "config.resolved.yaml"]), main=False)
+    questions = count(plan.config, RESULTS, Assumptions())
+    models = dict.fromkeys(plan.config.models, 1e6)
+    thought = ledger.expected(ledger.pieces(plan), Setting(plan.config, questions, Assumptions(), models))
+    assert set(ledger.read(RESULTS / "ledger.csv")) == set(thought)
 
 
 def test_one_setting_reruns_its_branch_only(finished):

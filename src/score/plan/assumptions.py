@@ -43,7 +43,7 @@ class Assumptions:
     # Training
     teacher_solves: float = _value(0.8, "share", "of demonstrations that are right; published: 1,200 of 1,331 in maths")
     remaining: float = _value(
-        0.75, "share", "of an attempt that is left behind a verified prefix; all without short_horizon"
+        0.75, "share", "of an attempt's turns, those behind a verified prefix; of RL's without short_horizon, all"
     )
     train_flops: float = _value(1.6e14, "FLOP/s", "useful ones of training, per GPU (half of an A100's peak)")
     own_sampler: float = _value(0.3, "share", "of a server's tokens a second that RL's own sampler makes")
@@ -56,7 +56,7 @@ class Assumptions:
     math_mps: float = _value(
         11600,
         "questions",
-        "in math_mps_seed.jsonl, unread: 10,658 published records of it, at search's 0.92 a question",
+        "in math_mps_seed.jsonl, unread: 10,658 reported records at search's 0.92; 35,000 in all would leave 19,600",
     )
     attempt_bytes: float = _value(20e3, "bytes", "of an attempt on disk")
     image_bytes: float = _value(17e9, "bytes", "of the three CUDA images")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from score.cluster.places import AT_ONCE, CHECKPOINT, MODELS_PER_RUN
+from score.cluster.places import AT_ONCE, CHECKPOINT
 from score.config import lineage
 from score.config.training import Grpo
 from score.errors import ScoreError
@@ -45,7 +45,7 @@ class Disk:
 
 @dataclass(frozen=True)
 class Estimate:
-    """Of all jobs. `wall`: hours on `gpus` GPUs; `chain`: on any number; both 0 where no job takes a GPU."""
+    """Of all jobs. `wall`: hours on `gpus` GPUs; `chain`: on any number; both 0 where no job's hours are estimated."""
 
     costs: Sequence[Cost]
     disk: Sequence[Disk]
@@ -92,21 +92,25 @@ def _refuse_unknown(job: Job, setting: Setting) -> None:
 
 
 def _hours(job: Job, of: Load, setting: Setting) -> float:
-    """Hours of a job that takes GPUs; what is done without them is not estimated."""
-    if not job.gpus:
+    """Hours of a job. Those that a job's own CPUs take are not estimated: such a job has 0."""
+    a, config = setting.assumed, setting.config
+    computes = of.sampled or of.flops or any(config.models[ask.model].engine != "endpoint" for ask in of.asks)
+    if computes and not job.gpus:
         return 0.0
-    a, seconds = setting.assumed, setting.assumed.start_s
-    seconds += sum(ask.completion / rate(ask.model, setting) for ask in of.asks)
+    seconds = a.start_s if job.gpus else 0.0
+    seconds += sum(ask.completion / rate(ask.model, setting) for ask in of.asks if not ask.by_trainer)
     if of.sampled or of.flops:
-        agent = lineage.agent(setting.config, job.wildcards["agent"])
+        agent = lineage.agent(config, job.wildcards["agent"])
         gpus, share = job.gpus, a.own_sampler
         if job.rule in TRAINING:
-            layout = Layout.of(setting.config, agent.name)
-            gpus = layout.processes
-            settings = getattr(setting.config.training, agent.method)[agent.settings]
+            gpus = Layout.of(config, agent.name).processes
+            settings = getattr(config.training, agent.method)[agent.settings]
             share = 1 if isinstance(settings, Grpo) and settings.sampler != "transformers" else share
-        model = lineage.base_model(setting.config, agent.name)
-        seconds += of.sampled / (rate(model, setting, gpus) * share) + of.flops / (a.train_flops * gpus)
+        tokens = rate(lineage.base_model(config, agent.name), setting, gpus)
+        rollouts = sum(ask.completion for ask in of.asks if ask.by_trainer)
+        seconds += (
+            of.sampled / (tokens * a.own_sampler) + rollouts / (tokens * share) + of.flops / (a.train_flops * gpus)
+        )
     return seconds / 3600
 
 
@@ -117,8 +121,8 @@ def rate(model: str, setting: Setting, gpus: int | None = None) -> float:
         gpus: that its server takes; None: those of the config.
     """
     a, entry = setting.assumed, setting.config.models[model]
-    if (own := a.of("rate", model)) is not None:
-        return own
+    if (own := a.of("rate", model)) is not None:  # of the config's GPUs
+        return own * (gpus / max(entry.gpus, 1) if gpus else 1)
     if entry.engine in ("endpoint", "oracle"):
         return a.endpoint_rate
     in_process = a.own_sampler if entry.engine == "transformers" and gpus is None else 1
@@ -155,19 +159,29 @@ def disk(found: Sequence[Cost], setting: Setting, *, images: bool) -> list[Disk]
     config = setting.config
     sizes = {name: _BYTES * (p or 0.0) for name, p in setting.parameters.items()}
     paths = {f"{m['org']}/{m['name']}" for m in (c.job.wildcards for c in found if c.job.rule == "hub_model")}
-    fetched = {entry.path: sizes[name] for name, entry in config.models.items() if entry.path in paths}
-    trained = [sizes[lineage.base_model(config, c.job.wildcards["agent"])] for c in found if c.job.rule in TRAINING]
+    fetched: dict[str, float] = {}  # an endpoint may name the same path, and is loaded by nobody
+    for name, entry in config.models.items():
+        if entry.path in paths:
+            fetched[entry.path] = max(sizes[name], fetched.get(entry.path, 0.0))
+    trained = [_left(cost.job.wildcards["agent"], setting) for cost in found if cost.job.rule in TRAINING]
+    left = [size for size, checkpoints in trained for _ in range(checkpoints)]
+    first = sorted((size for size, checkpoints in trained if checkpoints), reverse=True)[:AT_ONCE]
     attempts = sum(cost.load.attempts for cost in found)
-    first = sorted(trained, reverse=True)[:AT_ONCE]
     listed = [
         Disk("models to download", sum(fetched.values()), f"2 P for each of {len(fetched)}"),
-        Disk(
-            "trained models, with a checkpoint each",
-            MODELS_PER_RUN * sum(trained),
-            f"14 P for each of {len(trained)} runs",
-        ),
-        Disk("checkpoints while training", CHECKPOINT * sum(first), f"12 P for each of {len(first)} at once"),
+        Disk("trained models", sum(size for size, _ in trained), f"2 P for each of {len(trained)}"),
+        Disk("checkpoints, the last and the best", CHECKPOINT * sum(left), f"12 P for each of {len(left)}"),
+        Disk("another while training", CHECKPOINT * sum(first), f"12 P for each of {len(first)} at once"),
         Disk("attempts", attempts * setting.assumed.attempt_bytes, f"{attempts:,.0f} x attempt_bytes"),
         Disk("images", setting.assumed.image_bytes if images else 0.0, "image_bytes"),
     ]
     return [entry for entry in listed if entry.size]
+
+
+def _left(agent: str, setting: Setting) -> tuple[float, int]:
+    """Bytes of a trained model in bfloat16, and how many checkpoints of all weights its training leaves until the
+    workflow ends: adapters' are small."""
+    entry = lineage.agent(setting.config, agent)
+    settings = getattr(setting.config.training, entry.method)[entry.settings]
+    size = _BYTES * (setting.parameters[lineage.base_model(setting.config, agent)] or 0.0)
+    return size, 0 if settings.lora else 2 if settings.eval_every else 1

@@ -33,6 +33,11 @@ class Questions:
     source: str
     """Where the counts come from, for the output."""
 
+    @property
+    def ruled_searching(self) -> float:
+        """Share that needs `web_search`, of those that rules decide; a judge is needed for such questions alone."""
+        return max(0.0, self.searching - self.judged) / (1 - self.judged) if self.judged < 1 else 0.0
+
     def part(self, name: str) -> int:
         return {"cold_start": self.cold_start, "mentored": self.mentored, "held_out": self.held_out}[name]
 

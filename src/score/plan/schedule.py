@@ -1,7 +1,7 @@
 """How long jobs take on so many GPUs. Pure.
 
 List scheduling: whenever GPUs are free, of the jobs that wait for nothing the one with the longest chain of jobs behind
-it starts, if it fits. Jobs without GPUs take no time here, and nobody else uses the cluster.
+it starts, if it fits. Nobody else uses the cluster.
 """
 
 from __future__ import annotations

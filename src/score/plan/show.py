@@ -46,10 +46,10 @@ def paragraphs(found: Estimate, setting: Setting, calibrated_by: Path | None) ->
 
 
 def wall(found: Estimate) -> str:
-    if not found.gpus:
-        return "wall time: not estimated, as no job takes a GPU"
+    if not found.chain:
+        return "wall time: not estimated, as all is computed without GPUs"
     return (
-        f"wall time: {duration(found.wall)} on {found.gpus} GPUs (--gpus), each job as soon as there is room; "
+        f"wall time: {duration(found.wall)} with --gpus {found.gpus}, each job as soon as there is room; "
         f"{duration(found.chain)} on any number of them: the longest chain of jobs"
     )
 
@@ -70,7 +70,7 @@ def number(value: float) -> str:
     """With as many digits as an estimate has."""
     if value >= 1e5:
         value = round(value, 3 - len(str(int(value))))
-    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2g}"
+    return f"{value:,.0f}" if value >= 10 or value == int(value) else f"{value:.2g}"
 
 
 def duration(hours: float) -> str:
@@ -105,9 +105,8 @@ def _units(rule: str) -> str:
 
 def others(found: Sequence[Cost]) -> str:
     counts = Counter(cost.job.rule for cost in found if cost.job.rule not in COSTED)
-    return f"{sum(counts.values())} other jobs, short and without GPUs: " + ", ".join(
-        f"{rule} {n}" for rule, n in counts.items()
-    )
+    listed = ", ".join(f"{rule} {n}" for rule, n in counts.items())
+    return f"{sum(counts.values())} other jobs, short and without GPUs{': ' if listed else ''}{listed}"
 
 
 def late(found: Sequence[Cost]) -> Iterator[str]:
@@ -116,12 +115,15 @@ def late(found: Sequence[Cost]) -> Iterator[str]:
         slow = [c for c in found if c.job.rule == rule and c.job.minutes and c.hours * 60 > c.job.minutes]
         if slow:
             longest = max(slow, key=lambda cost: cost.hours)
+            more = "more GPUs, or " if rule in TRAINING else "more shards, or " if rule in _SHARDED else ""
             yield (
-                f"{rule}: {len(slow)} of its jobs outlast the limit of their first try ({longest.job}: "
-                f"{longest.hours:.0f} h of {longest.job.minutes / 60:.0f}); a further try goes on, with more time. "
-                f"Give it more {'GPUs' if rule in TRAINING else 'shards'}, or --set-resources "
-                f"{rule}:runtime={_minutes(longest.hours)}"
+                f"{rule}: jobs that outlast the limit of their first try: {len(slow)} (the longest, {longest.job}, "
+                f"takes {longest.hours:.0f} h of {longest.job.minutes / 60:.0f}); a further try goes on where it was. "
+                f"Give it {more}--set-resources {rule}:runtime={_minutes(longest.hours)}"
             )
+
+
+_SHARDED = ("rollout", "correct", "evaluate")
 
 
 def _minutes(hours: float) -> int:
@@ -132,14 +134,15 @@ def _minutes(hours: float) -> int:
 def tokens(found: Sequence[Cost], setting: Setting) -> str:
     asks = [ask for cost in found for ask in cost.load.asks]
     rows, priced = [], False
-    for (role, model), counts in sums(asks, lambda ask: (ask.role, ask.model)).items():
+    who = {False: "", True: ", in RL"}
+    for (role, model), counts in sums(asks, lambda ask: (ask.role + who[ask.by_trainer], ask.model)).items():
         price = setting.config.models[model].price
         usd = price and (counts["prompt"] * price.prompt + counts["completion"] * price.completion) / 1e6
         priced = priced or usd is not None
         rows.append([role, model, *_counts(counts), "" if usd is None else f"{usd:,.2f}"])
     sampled = sum(cost.load.sampled for cost in found)
     if sampled:
-        rows.append(["student, by its trainer", "(not in ledger.csv)", "", "", number(sampled), ""])
+        rows.append(["student, not to train on", "(not in ledger.csv)", "", "", number(sampled), ""])
     header = ["role", "model", *NAMES, "USD"]
     width = len(header) if priced else -1
     return table(header[:width], [row[:width] for row in rows], words=2)
