@@ -16,7 +16,7 @@ if $full; then
   experiments=(micro micro_leap0 micro_long)
 else
   echo "The micro-world demo: one seed, all agents."
-  echo "Estimate: about 15 minutes on two cores the first time; what is finished is not repeated."
+  echo "Estimate: 15 to 20 minutes on two cores the first time; what is finished is not repeated."
   run "$@"
   experiments=(micro)
 fi
