@@ -117,7 +117,7 @@ class Pace:
 
     @property
     def start_s(self) -> float:
-        return self.ends[0] - self.update_s
+        return max(0.0, self.ends[0] - self.update_s)
 
 
 def bare(path: str, data: Sequence[dict], settings: Sft) -> Pace:
