@@ -131,7 +131,7 @@ def settings(config: Config, name: str, agent: str) -> dict[str, Any]:
     judge = config.models.get(config.roles.reward_judge or "")
     acting = {"protocol": config.protocol, "sandbox": config.sandbox, "search": config.search, "model": model}
     acting["instructed"] = entry.instructed
-    training = {"agent": entry, "settings": entry.settings and getattr(config.training, entry.method)[entry.settings]}
+    training = {"agent": entry, "settings": entry.settings and config.training.of(entry.method, entry.settings)}
     exam = {"evaluate": sampling.evaluate, **acting} if lineage.looks(config, agent) else {}
     parts: dict[str, dict[str, Any]] = {
         "rollout": {"plan": sampling.plan, "step": sampling.step, "judge": sampling.judge, **acting},

@@ -77,4 +77,4 @@ def run(name: str, seed: int | str) -> str:
 def looks(config: Config, name: str) -> bool:
     """Does the agent's training look at held-out questions?"""
     entry = agent(config, name)
-    return entry.method != "prompt" and getattr(config.training, entry.method)[entry.settings].eval_every > 0
+    return entry.method != "prompt" and config.training.of(entry.method, entry.settings).eval_every > 0

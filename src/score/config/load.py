@@ -265,7 +265,7 @@ def _check_sizes(config: Config) -> None:
 def _check_looks(config: Config) -> None:
     """Held-out questions are neither trained on nor missing."""
     for agent in config.agents:
-        if agent.method == "prompt" or not getattr(config.training, agent.method)[agent.settings].eval_every:
+        if agent.method == "prompt" or not config.training.of(agent.method, agent.settings).eval_every:
             continue
         where = f"config: training.{agent.method}.{agent.settings}.eval_every"
         if not config.data.held_out:
@@ -316,7 +316,7 @@ def _check_reference(config: Config, where: str, agent: Agent, start: Agent) -> 
     """What a full fine-tuning with a KL term is held to is loaded once more, by TRL, from a folder with all weights."""
     if agent.method != "grpo" or start.method == "prompt":
         return
-    settings, before = config.training.grpo[agent.settings], getattr(config.training, start.method)[start.settings]
+    settings, before = config.training.grpo[agent.settings], config.training.of(start.method, start.settings)
     if settings.beta and settings.lora is None and before.lora is not None and not before.lora.merge:
         raise ScoreError(
             f"config: {where}: beta {settings.beta} without lora needs a start with all its weights; set lora.merge of "

@@ -120,3 +120,7 @@ class Settings(Section):
     sft: dict[Name, Sft] = Field(default_factory=dict)
     grpo: dict[Name, Grpo] = Field(default_factory=dict)
     dpo: dict[Name, Dpo] = Field(default_factory=dict)
+
+    def of(self, method: str, name: str) -> Optim:
+        """The settings by which an agent is trained."""
+        return getattr(self, method)[name]

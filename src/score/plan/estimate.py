@@ -104,7 +104,7 @@ def _hours(job: Job, of: Load, setting: Setting) -> float:
         gpus, share = job.gpus, a.own_sampler
         if job.rule in TRAINING:
             gpus = Layout.of(config, agent.name).processes
-            settings = getattr(config.training, agent.method)[agent.settings]
+            settings = config.training.of(agent.method, agent.settings)
             share = 1 if isinstance(settings, Grpo) and settings.sampler != "transformers" else share
         tokens = rate(lineage.base_model(config, agent.name), setting, gpus)
         rollouts = sum(ask.completion for ask in of.asks if ask.by_trainer)
@@ -182,6 +182,6 @@ def _left(agent: str, setting: Setting) -> tuple[float, int]:
     """Bytes of a trained model in bfloat16, and how many checkpoints of all weights its training leaves until the
     workflow ends: adapters' are small."""
     entry = lineage.agent(setting.config, agent)
-    settings = getattr(setting.config.training, entry.method)[entry.settings]
+    settings = setting.config.training.of(entry.method, entry.settings)
     size = _BYTES * (setting.parameters[lineage.base_model(setting.config, agent)] or 0.0)
     return size, 0 if settings.lora else 2 if settings.eval_every else 1

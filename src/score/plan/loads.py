@@ -317,7 +317,7 @@ def _variance(piece: Piece, setting: Setting) -> Load:
 
 def _trained(piece: Piece, setting: Setting) -> tuple[Agent, Optim]:
     agent = lineage.agent(setting.config, piece.agent)
-    return agent, getattr(setting.config.training, agent.method)[agent.settings]
+    return agent, setting.config.training.of(agent.method, agent.settings)
 
 
 def _p(piece: Piece, setting: Setting) -> float:

@@ -46,7 +46,7 @@ class Layout:
     def of(cls, config: Config, agent: str) -> Layout:
         """Of a trained agent."""
         entry, base = lineage.agent(config, agent), config.models[lineage.base_model(config, agent)]
-        settings = getattr(config.training, entry.method)[entry.settings]
+        settings = config.training.of(entry.method, entry.settings)
         judge = config.models.get(config.roles.reward_judge or "") if entry.method == "grpo" else None
         gpus = settings.gpus or min(base.gpus, 1)
         return cls(gpus, settings.nodes, settings.sharding, judge.gpus if judge else 0)

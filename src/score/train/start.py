@@ -43,7 +43,7 @@ def load_start(config: Config, agent: Agent, seed: int, root: Path) -> StartMode
     path = start_path(config, agent, seed, root)
     model, codec = load_model(path, entry.dtype, entry.revision)
     revision = None if Path(path).is_dir() else entry.revision
-    dtype, settings = model.dtype, getattr(config.training, agent.method)[agent.settings]
+    dtype, settings = model.dtype, config.training.of(agent.method, agent.settings)
     shape = Shape.of(model.config.to_dict())
     if shape and torch.cuda.is_available():
         log.info("%s: %s", agent.name, estimate(shape, settings, weight_bytes=dtype.itemsize))
