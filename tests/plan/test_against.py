@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from plan.small import ROOT, mapping
+from fakes import mapping
+from plan.small import ROOT
 from score.errors import ScoreError
 from score.plan import __main__ as command
 from score.plan import ledger, progress, show
@@ -161,7 +162,9 @@ def test_what_killed_jobs_left_in_their_work_folders_is_found(tmp_path, monkeypa
     for file, n in rows.items():
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("{}\n" * n)
-    for update in (50, 100):
+    for update in (50, 100, 150):
         folder = work / f"train/bc20-s0-{plan.stage('sft', 'bc20', '0')}/inputs/checkpoints/checkpoint-{update}"
         folder.mkdir(parents=True)
+        if update < 150:  # the last one was being written
+            (folder / "trainer_state.json").write_text("{}")
     assert progress.done(plan, jobs) == {1: 3, 2: 100, 4: 4}

@@ -32,7 +32,8 @@ def _units(plan: Plan, job: Job) -> float:
         return _rows(folder, "attempts", w["scatteritem"])
     if job.rule in TRAINING:
         folder = work / "train" / f"{run}-{plan.stage(job.rule, w['agent'], seed)}"
-        numbers = [path.name.rpartition("-")[2] for path in folder.glob("*/checkpoints/checkpoint-*")]
+        states = folder.glob("*/checkpoints/checkpoint-*/trainer_state.json")  # which a trainer writes last
+        numbers = [state.parent.name.rpartition("-")[2] for state in states]
         return max((float(number) for number in numbers if number.isdigit()), default=0.0)
     return 0.0
 

@@ -33,14 +33,20 @@ def timed(jobs: Sequence[Job], hours: Sequence[float]) -> list[Timed]:
 
 def chains(jobs: Sequence[Timed]) -> list[float]:
     """Hours of the longest chain of jobs that starts with each one."""
-    behind: list[list[int]] = [[] for _ in jobs]
-    for place, job in enumerate(jobs):
-        for earlier in job.after:
-            behind[earlier].append(place)
+    behind = _behind(jobs)
     found: list[float | None] = [None] * len(jobs)
     for place in reversed(_ordered(jobs)):
         found[place] = jobs[place].hours + max((found[later] or 0.0 for later in behind[place]), default=0.0)
     return [length or 0.0 for length in found]
+
+
+def _behind(jobs: Sequence[Timed]) -> list[list[int]]:
+    """Places of the jobs that wait for each one."""
+    found: list[list[int]] = [[] for _ in jobs]
+    for place, job in enumerate(jobs):
+        for earlier in job.after:
+            found[earlier].append(place)
+    return found
 
 
 def _ordered(jobs: Sequence[Timed]) -> list[int]:
@@ -61,11 +67,7 @@ def _ordered(jobs: Sequence[Timed]) -> list[int]:
 
 def wall(jobs: Sequence[Timed], gpus: int) -> float:
     """Hours until all are done on so many GPUs, of which no job takes more."""
-    length, missing = chains(jobs), [len(job.after) for job in jobs]
-    behind: list[list[int]] = [[] for _ in jobs]
-    for place, job in enumerate(jobs):
-        for earlier in job.after:
-            behind[earlier].append(place)
+    length, behind, missing = chains(jobs), _behind(jobs), [len(job.after) for job in jobs]
     waiting = [(-length[place], place) for place, count in enumerate(missing) if not count]
     heapq.heapify(waiting)
     running: list[tuple[float, int]] = []
