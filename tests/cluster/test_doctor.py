@@ -284,7 +284,8 @@ def test_space_is_weighed_against_a_formula(tmp_path):
     paper = config_of()
     found = places.space(paper, tmp_path / "results", tmp_path / "hub")
     assert len(found) == 1, "one file system, one line"
-    assert "5 GB + 7 x model for each of 23 training runs, and 6 for 4 at once, 5 downloads" in found[0].says
+    runs = "7 x model for each of 23 training runs, 6 more for each of 9 that look at held-out questions"
+    assert f"5 GB + {runs}, and 6 for 4 at once, 5 downloads" in found[0].says
     (tmp_path / "results/train/qwen7b_bc-s0/model").mkdir(parents=True)
     assert "each of 22 training runs" in places.space(paper, tmp_path / "results", tmp_path / "hub")[0].says
     says(places.enough("space", tmp_path, 10**18, "why"), False, "make room")

@@ -98,9 +98,7 @@ def training(config: Config, agent: str, home: Path, room_gb: float | None) -> F
     shape = Shape.of(json.loads((folders[0] / "config.json").read_text(encoding="utf-8")))
     if shape is None:
         return unchecked(label, f"{entry.path}: no decoder of a kind that can be estimated ({', '.join(KINDS)})")
-    found = estimate(
-        shape, getattr(config.training, method)[settings], weight_bytes=4 if entry.dtype == "float32" else 2
-    )
+    found = estimate(shape, config.training.of(method, settings), weight_bytes=4 if entry.dtype == "float32" else 2)
     if room_gb is None:
         return unchecked(label, f"{found}; site.yaml names no gpu_memory_gb")
     if found.total <= room_gb * GB:
@@ -178,12 +176,14 @@ def space(config: Config, results: Path, home: Path) -> list[Finding]:
     used = [config.models[name] for name in jobs.models(config, jobs.stages(config))]
     fetched = [entry for entry in used if (made(entry) or "").endswith(".json") and not cached(entry.path, home)]
     runs = _runs_to_come(config, results)
-    sizes = sorted((size(entry, home) for entry in runs), reverse=True)
+    sizes = sorted((size(entry, home) for entry, _ in runs), reverse=True)
+    best = [size(entry, home) for entry, looks in runs if looks]  # a second checkpoint, the best one
     wanted = {
-        "results": (results, _ROWS_BYTES + MODELS_PER_RUN * sum(sizes) + CHECKPOINT * sum(sizes[:AT_ONCE])),
+        "results": (results, _ROWS_BYTES + MODELS_PER_RUN * sum(sizes) + CHECKPOINT * sum([*best, *sizes[:AT_ONCE]])),
         "models": (home, sum(size(entry, home) for entry in fetched)),
     }
-    models = f"{MODELS_PER_RUN} x model for each of {len(runs)} training runs, and {CHECKPOINT} for {AT_ONCE} at once"
+    models = f"{MODELS_PER_RUN} x model for each of {len(runs)} training runs, {CHECKPOINT} more for each of "
+    models += f"{len(best)} that look at held-out questions, and {CHECKPOINT} for {AT_ONCE} at once"
     formula = f"{_ROWS_BYTES // GB} GB + {models}"
     by_device: dict[int, list[str]] = {}
     for name, (folder, _) in wanted.items():
@@ -203,14 +203,14 @@ def enough(name: str, folder: Path, need: int, why: str) -> Finding:
     return good(name, says) if free >= need else bad(name, f"{folder}: {says}", "make room, or use another folder")
 
 
-def _runs_to_come(config: Config, results: Path) -> list[Model]:
-    """The model of every training run that has no result yet."""
+def _runs_to_come(config: Config, results: Path) -> list[tuple[Model, bool]]:
+    """Of every training run that has no result yet: its model, and whether it looks at held-out questions."""
     shown = [agent.name for agent in config.agents if agent.name not in config.skip and agent.tables]
     wanted = {entry.name: entry for name in shown for entry in lineage.ancestors(config, name)}
     trained = [name for name, entry in wanted.items() if entry.method != "prompt"]
     runs = [(name, lineage.run(name, seed)) for name in trained for seed in config.seeds]
     return [
-        config.models[lineage.base_model(config, name)]
+        (config.models[lineage.base_model(config, name)], lineage.looks(config, name))
         for name, run in runs
         if not (results / "train" / run / "model").is_dir()
     ]
