@@ -5,11 +5,25 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
 
 from score.agent.protocol import Message
+from score.config.load import merge
 from score.engine.base import Completion, Request
 from score.errors import InfrastructureError
 from score.sandbox.base import Observation, Tools
+
+ROOT = Path(__file__).parents[1]
+
+
+def mapping(*overlays: str, **more) -> dict:
+    """`config.yaml` with overlays of `configs/` and single keys on top, before it is checked."""
+    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
+    for overlay in overlays:
+        raw = merge(raw, yaml.safe_load((ROOT / "configs" / overlay).read_text()))
+    return merge(raw, more)
 
 
 class ScriptedEngine:

@@ -11,11 +11,12 @@ from score.data import benchmarks
 from score.data.benchmark import read_benchmark
 from score.data.contamination import Match, find_contamination
 from score.data.questions import normalise, question_id, read_questions
+from score.data.seeds import distinct, read_seeds
 from score.data.seeds import main as seeds_main
-from score.data.seeds import read_seeds
 from score.data.splits import main, split
 from score.errors import ScoreError
 from score.jsonl import read_rows, write_rows
+from score.plan.questions import CONTAMINATED, PUBLISHED
 from score.records import Task
 from score.report.contamination import sentence
 
@@ -239,3 +240,10 @@ def test_the_published_seeds_split_is_even_over_files(official):
     for dataset in ("math_bc_init", "search_bc_init"):
         ids = [t.id for t in seeds if t.dataset == dataset]
         assert 0.17 < sum(id in cold for id in ids) / len(ids) < 0.23
+
+
+def test_a_plan_counts_the_published_seeds_as_they_are(official, tests):
+    for name, n in PUBLISHED.items():
+        seeds = read_seeds(official / f"MPS/data_resource/{name}_seed.jsonl")
+        assert len(distinct(seeds)) == n
+        assert len(find_contamination(seeds, tests).found(same=True)) == CONTAMINATED.get(name, 0)

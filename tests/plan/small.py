@@ -3,8 +3,7 @@
 import functools
 from pathlib import Path
 
-import yaml
-
+from fakes import mapping
 from score.config import Config, load
 from score.config.load import merge
 from score.plan.assumptions import Assumptions
@@ -13,13 +12,6 @@ from score.plan.loads import Setting
 from score.plan.questions import Questions
 
 ROOT = Path(__file__).parents[2]
-
-
-def mapping(*overlays: str, **more) -> dict:
-    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
-    for overlay in overlays:
-        raw = merge(raw, yaml.safe_load((ROOT / "configs" / overlay).read_text()))
-    return merge(raw, more)
 
 
 def config_of(**more) -> Config:

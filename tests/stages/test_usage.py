@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from fakes import LocalPool, ScriptedAsyncEngine, ScriptedEngine, by_turn
+from fakes import LocalPool, ScriptedAsyncEngine, ScriptedEngine, by_turn, mapping
 from score import asked
 from score.agent.protocol import plan_text, step_text
 from score.attempts import Acting, Attempt, work_rows
 from score.config import load
-from score.config.load import merge
 from score.config.schema import Sampling
 from score.engine.base import Completion, Request
 from score.errors import InfrastructureError, ScoreError
@@ -27,13 +26,6 @@ from score.usage import COUNTS, Usage, gathered
 from score.workflow import Plan
 
 ROOT = Path(__file__).parents[2]
-
-
-def mapping(*overlays: str, **more) -> dict:
-    raw = yaml.safe_load((ROOT / "config.yaml").read_text())
-    for overlay in overlays:
-        raw = merge(raw, yaml.safe_load((ROOT / "configs" / overlay).read_text()))
-    return merge(raw, more)
 
 
 CONFIG = load(mapping("micro.yaml"))
