@@ -1,6 +1,7 @@
 """SFT through TRL: what is trained on, what is refused, and that a killed run continues."""
 
 import contextlib
+import copy
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from score.agent.protocol import step_text
 from score.config.training import Sft
 from score.errors import ScoreError
 from score.records import Step, StopReason, Task, Trajectory
+from score.train import sft
 from score.train.output import write_left_out
 from score.train.rows import LeftOut, training_set
 from score.train.sft import train
@@ -140,3 +142,22 @@ def test_muon_resumes_too(random_student, tmp_path):
     again = MuonWithAdamW(model, 0.5)
     again.load_state_dict(optimizer.state_dict())
     assert [g["lr"] for g in again.param_groups] == [g["lr"] for g in optimizer.param_groups] == [0.01, 0.002]
+
+
+def test_small_logits_are_held_and_give_the_same_training(random_student, tmp_path, monkeypatch):
+    """TRL computes the logits of any size twice; without that, losses and gradients are those it finds."""
+    _, codec = random_student
+    data = training_set([trajectory("B" + "a" * i) for i in range(8)], codec, 256)
+    settings = SETTINGS.model_copy(update={"epochs": 2})
+
+    def losses(limit: int) -> list[tuple[float, float]]:
+        monkeypatch.setattr(sft, "LOGITS", limit)
+        model = copy.deepcopy(random_student[0])
+        history = train(model, codec, data, settings, tmp_path / str(limit), 0, "test")[1]
+        return [(row["loss"], row["grad_norm"]) for row in history if "loss" in row]
+
+    vocabulary = random_student[0].config.vocab_size
+    assert sft.logits_fit(settings, vocabulary)
+    held, not_held = losses(sft.LOGITS), losses(0)
+    assert len(held) == 4
+    assert held == [pytest.approx(row, rel=1e-4) for row in not_held]

@@ -29,6 +29,7 @@ from score.engine import gpus
 from score.engine.adapter import adapter_in
 from score.engine.base import Completion, Request
 from score.engine.codec import ChatCodec
+from score.engine.kept import Kept, Prompt
 from score.errors import ScoreError
 
 
@@ -71,7 +72,8 @@ def warpers(sampling: Sampling, seeds: Sequence[int]) -> LogitsProcessorList:
 class TransformersEngine:
     """A `BatchEngine` over a loaded causal language model.
 
-    With `logprobs` a completion says how probable its tokens were, after temperature and truncation; not if greedy.
+    The weights stay as they are: what it keeps of conversations holds for them. With `logprobs` a completion says how
+    probable its tokens were, after temperature and truncation; not if greedy.
     """
 
     def __init__(
@@ -81,13 +83,16 @@ class TransformersEngine:
         self.logprobs = logprobs
         tokenizer = codec.tokenizer
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else codec.eos_id
+        # On a GPU reading is cheap beside decoding, and its memory is not.
+        self.kept = Kept() if model.device.type == "cpu" else Kept(limit=0)
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        prompts = [self.codec.prompt(request.messages) for request in requests]
-        completions = [Completion("", "context", prompt_tokens=len(ids)) for ids in prompts]
-        fitting = [i for i, ids in enumerate(prompts) if len(ids) + 1 < self.context]
+        self.kept.next_call()
+        prompts = [self._prompt(request) for request in requests]
+        completions = [Completion("", "context", prompt_tokens=len(prompt.ids)) for prompt in prompts]
+        fitting = [i for i, prompt in enumerate(prompts) if len(prompt.ids) + 1 < self.context]
         fitting.sort(
-            key=lambda i: (repr(requests[i].sampling), len(prompts[i]))
+            key=lambda i: (repr(requests[i].sampling), len(prompts[i].ids))
         )  # one sampling and like lengths together
         for start in range(0, len(fitting), self.batch):
             chunk = fitting[start : start + self.batch]
@@ -95,39 +100,54 @@ class TransformersEngine:
                 rows = [i for i in chunk if requests[i].sampling == sampling]
                 decoded = self._decode([prompts[i] for i in rows], sampling, [requests[i].seed for i in rows])
                 for i, (ids, logprobs) in zip(rows, decoded, strict=True):
-                    completions[i] = self._completion(ids, logprobs, len(prompts[i]))
+                    completions[i] = self._completion(ids, logprobs, prompts[i])
         return completions
+
+    def _prompt(self, request: Request) -> Prompt:
+        segments = self.codec.segments(request.messages)
+        ids = tuple(token for segment in segments for token in segment.ids)
+        answered = len(ids) - len(segments[-1].ids) - 1 if len(segments) > 1 else 0  # the end token was sampled last
+        return self.kept.found(Prompt(ids, answered))
 
     @torch.no_grad()
     def _decode(
-        self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]
+        self, prompts: list[Prompt], sampling: Sampling, seeds: list[int]
     ) -> list[tuple[list[int], list[float]]]:
         """New ids per row, the end token included if it was sampled, and their log-probabilities (none if greedy)."""
-        width = max(map(len, prompts))
-        ids = torch.tensor([[self.pad_id] * (width - len(p)) + p for p in prompts], device=self.model.device)
-        mask = torch.tensor([[0] * (width - len(p)) + [1] * len(p) for p in prompts], device=self.model.device)
-        room = [min(sampling.max_new_tokens, self.context - len(prompt)) for prompt in prompts]
+        batch = self.kept.batch(prompts, self.model.device)
+        room = [min(sampling.max_new_tokens, self.context - len(prompt.ids)) for prompt in prompts]
         config = GenerationConfig(
             do_sample=False,  # the warpers hold the randomness
             max_new_tokens=max(room),
             eos_token_id=self.codec.eos_id,
             pad_token_id=self.pad_id,
+            return_dict_in_generate=True,
         )
         chain = warpers(sampling, seeds)
-        out = self.model.generate(input_ids=ids, attention_mask=mask, generation_config=config, logits_processor=chain)
+        out = self.model.generate(
+            input_ids=batch.ids,
+            attention_mask=batch.mask,
+            past_key_values=batch.cache,
+            generation_config=config,
+            logits_processor=chain,
+        )
         noted = next((step.logprobs for step in chain if isinstance(step, SeededGumbel)), [])
         logprobs = torch.stack(noted, dim=1).tolist() if noted else [[]] * len(prompts)
-        rows = [_until_end(row[:n], self.codec.eos_id) for row, n in zip(out[:, width:].tolist(), room, strict=True)]
+        decoded = out.sequences[:, batch.width :].tolist()
+        rows = [_until_end(row[:n], self.codec.eos_id) for row, n in zip(decoded, room, strict=True)]
+        turns = [row[:-1] if row[-1] == self.codec.eos_id else [] for row in rows]
+        self.kept.keep(batch, turns, out.past_key_values)
         return [(row, found[: len(row)]) for row, found in zip(rows, logprobs, strict=True)]
 
-    def _completion(self, ids: list[int], logprobs: list[float], prompt_tokens: int) -> Completion:
+    def _completion(self, ids: list[int], logprobs: list[float], prompt: Prompt) -> Completion:
         ended = bool(ids) and ids[-1] == self.codec.eos_id
         sampled = ids[:-1] if ended else ids
         return Completion(
             text=self.codec.decode(sampled),
             finish="stop" if ended else "length",
             token_ids=tuple(sampled),
-            prompt_tokens=prompt_tokens,
+            prompt_tokens=len(prompt.ids),
+            cached_tokens=prompt.read,
             completion_tokens=len(ids),
             logprobs=tuple(logprobs[: len(sampled)]) if self.logprobs and logprobs else None,
         )

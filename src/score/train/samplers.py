@@ -12,6 +12,7 @@ from score.config.schema import Sampling
 from score.config.training import Grpo
 from score.engine.base import Completion, Request
 from score.engine.codec import ChatCodec
+from score.engine.kept import Prompt
 from score.engine.transformers import TransformersEngine
 from score.errors import ScoreError
 from score.train import ranks
@@ -53,17 +54,17 @@ def arguments(settings: Grpo) -> dict[str, Any]:
 
 class TrainerEngine(TransformersEngine):
     """The engine of every other stage over the model in training, decoding in rounds with the processes that hold the
-    rest of it. The model stays in the mode, training or not, that it is in."""
+    rest of it. The model stays in the mode, training or not, that it is in; after an update it takes a new engine."""
 
     def __init__(self, model: PreTrainedModel, codec: ChatCodec, *, context: int, batch: int = CHUNK) -> None:
         training = model.training
         super().__init__(model, codec, context=context, batch=min(batch, CHUNK), logprobs=True)
         model.train(training)
         idle = Sampling(temperature=0.0, max_new_tokens=1)
-        self.rounds = ranks.Rounds(lambda: super(TrainerEngine, self)._decode([[codec.eos_id]], idle, [0]))
+        self.rounds = ranks.Rounds(lambda: super(TrainerEngine, self)._decode([Prompt((codec.eos_id,))], idle, [0]))
 
     def _decode(
-        self, prompts: list[list[int]], sampling: Sampling, seeds: list[int]
+        self, prompts: list[Prompt], sampling: Sampling, seeds: list[int]
     ) -> list[tuple[list[int], list[float]]]:
         self.rounds.enter()
         return super()._decode(prompts, sampling, seeds)

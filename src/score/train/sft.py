@@ -35,6 +35,15 @@ if TYPE_CHECKING:
 log = logging.getLogger("sft")
 
 
+LOGITS = 2**26
+"""Values of a forward pass's logits that are held in memory at most, in float32 and with their gradient: about 1 GB."""
+
+
+def logits_fit(settings: Sft, vocabulary: int) -> bool:
+    """May a forward pass hold all its logits?"""
+    return settings.micro_batch * settings.max_length * vocabulary <= LOGITS
+
+
 def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int, label: str, exam: Exam | None = None):
     """Trains `model` in place; returns (model, log history).
 
@@ -44,7 +53,7 @@ def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int,
     """
     import torch
     from datasets import Dataset
-    from transformers import DataCollatorForSeq2Seq
+    from transformers import DataCollatorForSeq2Seq, Trainer
     from trl import SFTConfig, SFTTrainer
 
     from score.train.fit import fit
@@ -53,9 +62,17 @@ def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int,
     from score.train.order import PerEpoch
     from score.train.output import ProgressCallback, lora
 
+    plain = logits_fit(settings, model.config.get_text_config().vocab_size)
+
     class RowTrainer(SFTTrainer):
         def _get_train_sampler(self, dataset=None):
             return PerEpoch(super()._get_train_sampler(dataset), self)
+
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            """TRL's computes the logits twice rather than hold them; the same loss, from the model, does not."""
+            if not plain:
+                return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+            return Trainer.compute_loss(self, model, inputs | {"use_cache": False}, return_outputs, num_items_in_batch)
 
     torch.manual_seed(seed)
     arguments = SFTConfig(

@@ -44,8 +44,7 @@ class AgentGRPO(GRPOTrainer):
     ) -> None:  # fmt: skip
         super().__init__(*args, reward_funcs=[_given_reward], rollout_func=_roll, **kwargs)
         self.rollouts, self.negative_weight, self.mask_truncated = rollouts, negative_weight, mask_truncated
-        engine = self._new_engine()
-        self.engine, self.rounds = counted(engine), getattr(engine, "rounds", contextlib.nullcontext())
+        self.counted = counted
         self.rows: list[dict] = []
         self._logps = torch.empty(0)  # [B, T] of the last forward pass
         ready_to_decode(self)
@@ -95,8 +94,9 @@ class AgentGRPO(GRPOTrainer):
         }
 
     def _play(self, indexes: Sequence[int]) -> tuple[list[Episode], list[int]]:
-        with self.rounds:
-            return self.rollouts.play(indexes, self.engine, self._seeds(len(indexes)))
+        engine = self._new_engine()  # for these weights
+        with getattr(engine, "rounds", contextlib.nullcontext()):
+            return self.rollouts.play(indexes, self.counted(engine), self._seeds(len(indexes)))
 
     def _rewards(self, indexes: Sequence[int], trajectories: Sequence[Trajectory]) -> list[float | None]:
         """Of this process's rollouts; the main process computes those of all, so that one asks the judge."""
