@@ -77,7 +77,7 @@ rule config:
     container:
         "containers/core.sif"
     params:
-        config=PLAN.resolved(),
+        config=lambda wildcards: PLAN.resolved(),  # a function, since braces in a string are wildcards
         image=PLAN.image("core"),
     shell:
         "printf '%s\n' {params.config:q} > {output} 2> {log}"
@@ -92,7 +92,7 @@ rule agents:
     container:
         "containers/core.sif"
     params:
-        agents=PLAN.agents_json(),
+        agents=lambda wildcards: PLAN.agents_json(),
         image=PLAN.image("core"),
     shell:
         "printf '%s\n' {params.agents:q} > {output} 2> {log}"

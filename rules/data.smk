@@ -99,9 +99,10 @@ else:
             "containers/core.sif"
         params:
             code=PLAN.code("seeds"),
+            limit=PLAN.per_file_option(),
             image=PLAN.image("core"),
         shell:
-            "python -m score.data.seeds --raw {input} --out {output} > {log} 2>&1"
+            "python -m score.data.seeds --raw {input} {params.limit} --out {output} > {log} 2>&1"
 
 
 localrules:

@@ -24,7 +24,7 @@ rule write_table:
         "containers/core.sif"
     params:
         code=PLAN.code("report"),
-        title=PLAN.config.title,
+        title=lambda wildcards: PLAN.config.title,
         rows=lambda wildcards: f"--table {wildcards.n} {PLAN.beside_paper()}",
         image=PLAN.image("core"),
     shell:
@@ -48,7 +48,7 @@ use rule write_table as write_ablation with:
         word=pattern(PLAN.ablations),
     params:
         code=PLAN.code("report"),
-        title=PLAN.config.title,
+        title=lambda wildcards: PLAN.config.title,
         rows=lambda wildcards: f"--title 'Ablation: {wildcards.word}'",
         image=PLAN.image("core"),
 
@@ -84,7 +84,7 @@ rule headline:
         "containers/core.sif"
     params:
         code=PLAN.code("report"),
-        title=PLAN.config.title,
+        title=lambda wildcards: PLAN.config.title,
         image=PLAN.image("core"),
     shell:
         "python -m score.report.tables --headline --agents {input.agents} --scores {input.scores} --note {params.title:q} "
@@ -104,7 +104,7 @@ rule page:
         "containers/core.sif"
     params:
         code=PLAN.code("page"),
-        title=PLAN.config.title,
+        title=lambda wildcards: PLAN.config.title,
         image=PLAN.image("core"),
     shell:
         "python -m score.report.page --title {params.title:q} --parts {input.parts} --out {output} > {log} 2>&1"
@@ -128,7 +128,7 @@ if PLAN.baseline_scores():
             "results/{experiment}/logs/report/baselines.log",
         params:
             code=PLAN.code("report"),
-            title=PLAN.config.title,
+            title=lambda wildcards: PLAN.config.title,
             rows="--title Baselines",
             image=PLAN.image("core"),
 
@@ -152,7 +152,7 @@ if PLAN.ladder:
         params:
             code=PLAN.code("figures"),
             beside=PLAN.beside_paper(),
-            title=PLAN.config.title,
+            title=lambda wildcards: PLAN.config.title,
             image=PLAN.image("core"),
         shell:
             "python -m score.report.figures.figure3a {params.beside} --corrections {input.corrections} --note {params.title:q} "
@@ -171,7 +171,7 @@ if PLAN.ladder:
         params:
             code=PLAN.code("figures"),
             beside=PLAN.beside_paper(),
-            title=PLAN.config.title,
+            title=lambda wildcards: PLAN.config.title,
             image=PLAN.image("core"),
         shell:
             "python -m score.report.figures.figure3b {params.beside} --scores {input.scores} --agents {input.agents} --note {params.title:q} "
@@ -191,7 +191,7 @@ if PLAN.ladder:
             "containers/core.sif"
         params:
             code=PLAN.code("figures"),
-            title=PLAN.config.title,
+            title=lambda wildcards: PLAN.config.title,
             image=PLAN.image("core"),
         shell:
             "python -m score.report.figures.learning_curves --logs {input.logs} --agents {input.agents} --note {params.title:q} "
@@ -219,7 +219,7 @@ if PLAN.ladder and PLAN.counts_teaching:
         params:
             code=PLAN.code("figures"),
             taught=asked.teaching_options(PLAN),
-            title=PLAN.config.title,
+            title=lambda wildcards: PLAN.config.title,
             image=PLAN.image("core"),
         shell:
             "python -m score.report.figures.teacher_tokens {params.taught} --scores {input.scores} --agents {input.agents} "
@@ -272,7 +272,7 @@ if PLAN.ladder and PLAN.micro:
             "containers/core.sif"
         params:
             code=PLAN.code("figures"),
-            title=PLAN.config.title,
+            title=lambda wildcards: PLAN.config.title,
             image=PLAN.image("core"),
         shell:
             "python -m score.report.figures.horizon --scores {input.scores} --tasks {input.tasks} --agents {input.agents} "
@@ -291,7 +291,7 @@ if PLAN.ladder and PLAN.micro:
             "containers/core.sif"
         params:
             code=PLAN.code("figures"),
-            title=PLAN.config.title,
+            title=lambda wildcards: PLAN.config.title,
             image=PLAN.image("core"),
         shell:
             "python -m score.report.figures.gradient_variance --data {input.data} --note {params.title:q} "
@@ -317,7 +317,7 @@ if PLAN.taught:
             "containers/core.sif"
         params:
             code=PLAN.code("teacher_quality"),
-            title=PLAN.config.title,
+            title=lambda wildcards: PLAN.config.title,
             teachers=PLAN.taught_options(),
             image=PLAN.image("core"),
         shell:

@@ -27,7 +27,7 @@ _EPISODE = (
         "attempts.py",
         "prompts/agent.yaml",
     ),
-    *(f"engine/{name}.py" for name in ("__init__", "adapter", "codec", "transformers", "openai", "vllm")),
+    *(f"engine/{name}.py" for name in ("__init__", "adapter", "codec", "kept", "transformers", "openai", "vllm")),
     *(f"sandbox/{name}.py" for name in ("worker", "interpreter", "zygote", "session", "snapshots", "channel")),
     *(f"sandbox/{name}.py" for name in ("scratch", "watch", "isolate", "gate")),
     *("search/__init__.py", "search/base.py", "search/cache.py", "search/store.py", "search/http.py"),
@@ -47,6 +47,7 @@ _MICRO = (
 _DEGRADED = ("micro/mutations.py", "micro/degraded.py")
 _TRAINING = (
     "engine/adapter.py",
+    "engine/kept.py",
     "engine/transformers.py",
     *(f"train/{name}.py" for name in ("rows", "start", "order", "optim", "fit", "output", "ranks", "monitor")),
 )

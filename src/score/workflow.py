@@ -80,6 +80,10 @@ class Plan(Wanted):
         limit = data.limits.get(benchmark) or data.per_benchmark
         return f"--limit {limit}" if limit else ""
 
+    def per_file_option(self) -> str:
+        """How many training questions are taken of a published file, as an option; nothing stands for all."""
+        return f"--limit {self.config.data.per_file}" if self.config.data.per_file else ""
+
     def near_option(self) -> str:
         """How near a training question may come to a test question, as an option; nothing: only equal ones go."""
         near = self.config.data.near_duplicate

@@ -56,8 +56,8 @@ class _Turns:
         self.step, self.plan = step, plan
 
     def request(self, episode: Episode) -> Request:
-        sampling = self.plan if episode.plan is None else self.step
-        return Request(episode.conversation(), sampling, derive_seed(episode.seed, episode.turn))
+        turn, sampling = ("plan", self.plan) if episode.plan is None else ("step", self.step)
+        return Request(episode.conversation(), sampling, derive_seed(episode.seed, episode.turn), turn=turn)
 
 
 def _run_batched(

@@ -147,6 +147,7 @@ def _check_references(config: Config) -> None:
         _known("sandbox.require", layer, LAYERS, "isolation layer")
     if len(set(config.seeds)) < len(config.seeds):
         raise ScoreError(f"config: seeds: {config.seeds} names a seed twice")
+    _check_forms(config)
     _check_search(config.search)
     demonstrations = config.data.demonstrations
     actors = {agent.model for agent in config.agents}
@@ -161,6 +162,20 @@ def _check_references(config: Config) -> None:
         for agent in config.agents:
             if agent.data == "demonstrations":
                 raise ScoreError(f"config: agents.{agent.name}.data: published demonstrations are all `cold_start`")
+
+
+def _check_forms(config: Config) -> None:
+    for name, model in config.models.items():
+        if model.forms is None:
+            continue
+        where = f"config: models.{name}.forms"
+        if model.engine not in ("vllm", "endpoint"):
+            raise ScoreError(f"{where}: only a vLLM holds turns to a form, not engine {model.engine!r}")
+        for turn, form in model.forms.model_dump().items():
+            try:
+                re.compile(form or "")
+            except re.error as error:
+                raise ScoreError(f"{where}.{turn}: not a regular expression ({error})") from None
 
 
 def _check_served(where: str, model: str, config: Config) -> None:

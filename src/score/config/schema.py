@@ -52,6 +52,13 @@ class Price(Section):
     completion: float = Field(ge=0)
 
 
+class Forms(Section):
+    """Regular expressions that a server holds the agent's turns to."""
+
+    plan: str | None = None
+    step: str | None = None
+
+
 class Model(Section):
     """A model and how a job reaches it."""
 
@@ -83,6 +90,9 @@ class Model(Section):
     arguments: list[str] = Field(default_factory=list, description="vllm: more words for its command line")
     token_ids: bool = Field(
         False, description="endpoint: it is a vLLM (started with --generation-config vllm); keep ids as sampled"
+    )
+    forms: Forms | None = Field(
+        None, description="vllm: hold its turns to these, for a model that does not keep to the protocol by itself"
     )
     logprobs: bool = Field(False, description="keep the log-probability of each sampled token")
     price: Price | None = Field(None, description="for the cost in ledger.csv")
@@ -139,6 +149,7 @@ class Data(Section):
     split: Literal["test", "development"] = Field("test", description="micro: which held-out questions are evaluated")
     per_benchmark: Count | None = Field(None, description="questions per benchmark (a seeded subset); None: all")
     limits: dict[str, Count] = Field(default_factory=dict, description="the same for single benchmarks")
+    per_file: Count | None = Field(None, description="questions per file of `seeds` (a seeded subset); None: all")
     held_out: int = Field(0, ge=0, description="training questions kept aside for learning curves and `select: best`")
     cold_start_share: Share = Field(0.2, description="share of the others with teacher demonstrations")
     split_seed: int = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -25,7 +25,7 @@ from score.config.schema import Sampling
 from score.correct.leaks import given_away
 from score.correct.render import render_trajectory
 from score.data.metric import by_rules
-from score.engine.base import AsyncEngine, Completion, Request
+from score.engine.base import AsyncEngine, Completion, Request, Turn
 from score.errors import InfrastructureError
 from score.jsonl import ResumableRows
 from score.judge.verdicts import Case, Verdict
@@ -179,14 +179,16 @@ class Teacher:
         prompt = prompts.load("locate").render(
             question=task.question, reference=" or ".join(task.answers), trajectory=_text_of(attempt, len(steps))
         )
-        located = await self._ask_json("locate", prompt, _Location, task, len(steps))
+        turns = {"step": {"enum": [*range(len(steps) + 1), None]}}
+        located = await self._ask_json("locate", prompt, _Location, task, len(steps), turns)
         k = located.step
         if k is None:
             return Failure("no_wrong_step", located.analysis)
         if not 0 <= k <= len(steps):
             return Failure("step_out_of_range", f"turn {k} of {len(steps)}")
         wrong = _wrong_turn(attempt, k)
-        reply = await self._ask(self._rewrite_prompt(attempt, located, wrong), self.step, task, k)
+        turn = "plan" if k == 0 else "step"
+        reply = await self._ask(self._rewrite_prompt(attempt, located, wrong), self.step, task, k, turn=turn)
         if reply.finish != "stop":
             return Failure("rewrite_truncated" if reply.finish == "length" else "context", f"rewrite of turn {k}", k)
         fix = _read_turn(reply.text, k)
@@ -211,22 +213,29 @@ class Teacher:
         )
 
     async def _ask(
-        self, prompt: replies.Prompt, sampling: Sampling, task: Task, what: object, schema: dict[str, Any] | None = None
-    ) -> Completion:
+        self, prompt: replies.Prompt, sampling: Sampling, task: Task, what: object,
+        *, schema: dict[str, Any] | None = None, turn: Turn | None = None,
+    ) -> Completion:  # fmt: skip
         """The completion of a prompt, from the work file if it is there."""
         texts = [message.content for message in prompt]
         asked = content_key(task.id, [what], texts, sampling.model_dump())
         key = content_key(asked, self.identity)
         if self.replies is not None and (row := self.replies.done.get(key)):
             return Completion(row["reply"], row["finish"])
-        completion = await self.engine.complete(Request(prompt, sampling, derive_seed("teacher", asked), schema))
+        completion = await self.engine.complete(Request(prompt, sampling, derive_seed("teacher", asked), schema, turn))
         if self.replies is not None:
             self.replies.append(key, {"reply": completion.text, "finish": completion.finish})
         return completion
 
-    async def _ask_json(self, name: str, prompt: replies.Prompt, schema: type[T], task: Task, turn: int) -> T:
+    async def _ask_json(
+        self, name: str, prompt: replies.Prompt, schema: type[T], task: Task, turn: int,
+        narrower: Mapping[str, Any] | None = None,
+    ) -> T:  # fmt: skip
+        """`narrower`: of the schema's properties, for a server that can hold the model to them."""
+
         async def complete(prompt: tuple[Message, ...], schema: dict[str, Any]) -> Completion:
-            return await self._ask(prompt, self.judge, task, turn, schema)
+            schema = schema | {"properties": schema["properties"] | dict(narrower or {})}
+            return await self._ask(prompt, self.judge, task, turn, schema=schema)
 
         reply = await replies.ask(complete, prompt, schema)
         if reply.first is not None:

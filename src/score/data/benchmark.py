@@ -18,10 +18,10 @@ from pathlib import Path
 from score import cli
 from score.data import benchmarks
 from score.data.benchmarks.base import Benchmark
-from score.data.questions import questions_by_file
+from score.data.questions import questions_by_file, subset
 from score.errors import ScoreError
 from score.jsonl import write_rows
-from score.records import Task, content_key
+from score.records import Task
 
 log = logging.getLogger("benchmark")
 
@@ -47,14 +47,6 @@ def read_benchmark(benchmark: Benchmark, files: Sequence[Path]) -> list[Task]:
     if len(tasks) != benchmark.n:
         raise ScoreError(f"{', '.join(map(str, files))}: {len(tasks)} questions, {benchmark.label} has {benchmark.n}")
     return tasks
-
-
-def subset(tasks: Sequence[Task], limit: int | None, seed: int) -> list[Task]:
-    """At most `limit` tasks, drawn by the seed and each task's id, in their original order."""
-    if limit is None:
-        return list(tasks)
-    drawn = {task.id for task in sorted(tasks, key=lambda task: content_key("subset", seed, task.id))[:limit]}
-    return [task for task in tasks if task.id in drawn]
 
 
 def _named(task: Task, level: int | None) -> Task:

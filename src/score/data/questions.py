@@ -7,7 +7,7 @@ error with file and line: a question that is silently skipped would change a den
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,14 @@ def read_questions(paths: Iterable[Path | str], dataset: str) -> list[Task]:
     Raises `ScoreError` with file and line on a duplicate id, a missing question or a missing answer.
     """
     return [task for _, task in questions_by_file(paths, dataset)]
+
+
+def subset(tasks: Sequence[Task], limit: int | None, seed: int) -> list[Task]:
+    """At most `limit` tasks, drawn by the seed and each task's id, in their original order."""
+    if limit is None:
+        return list(tasks)
+    drawn = {task.id for task in sorted(tasks, key=lambda task: content_key("subset", seed, task.id))[:limit]}
+    return [task for task in tasks if task.id in drawn]
 
 
 def questions_by_file(

@@ -1,6 +1,6 @@
 """Published training questions -> `Task`s.
 
-    python -m score.data.seeds --raw raw/search_mps_seed.jsonl --out data/seeds/search_mps.jsonl
+    python -m score.data.seeds --raw raw/search_mps_seed.jsonl --out data/seeds/search_mps.jsonl [--limit 12]
 
 A task's id is a hash of its question, so that it is the same in every file and in the published trajectories; the
 published id stays in `meta`. The gold answer is what stands in the last \\boxed{} of the published one, which in the
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from score import cli
-from score.data.questions import normalise, question_id, read_questions
+from score.data.questions import normalise, question_id, read_questions, subset
 from score.errors import ScoreError
 from score.evaluate.metrics import unboxed
 from score.jsonl import write_rows
@@ -57,8 +57,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make the task file of published training questions.")
     parser.add_argument("--raw", required=True, type=Path, help="the published file, as fetched")
     parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--limit", type=int, help="take a seeded subset of this many questions")
+    parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args(argv)
-    tasks = read_seeds(args.raw)
+    tasks = subset(read_seeds(args.raw), args.limit, args.seed)
     write_rows(args.out, (task.to_json() for task in tasks))
     log.info("%s: %d distinct questions", args.out, len(tasks))
 

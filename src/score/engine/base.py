@@ -14,18 +14,24 @@ from typing import Any, Literal, Protocol
 from score.agent.protocol import Message
 from score.config.schema import Sampling
 
+Turn = Literal["plan", "step"]
+
 Finish = Literal["stop", "length", "context"]
 """Why a completion ended: the model's end of turn, the token limit, or a conversation too long to begin with."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One completion to make. `schema` is a JSON schema for the reply; a backend that cannot enforce it ignores it."""
+    """One completion to make. `schema` is a JSON schema for the reply; a backend that cannot enforce it ignores it.
+
+    `turn`: it is to be a turn of the agent's protocol, the plan or a step.
+    """
 
     messages: tuple[Message, ...]
     sampling: Sampling
     seed: int
     schema: dict[str, Any] | None = None
+    turn: Turn | None = None
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from typing import Any
 import httpx2  # what the openai client sends with: of its connection pool no part takes longer with more connections
 import openai
 
-from score.config.schema import Model
+from score.config.schema import Forms, Model
 from score.engine.balance import Balancer
 from score.engine.base import Completion, Request
 from score.engine.serve import Server
@@ -39,13 +39,14 @@ class OpenAIEngine:
     Args:
         urls: equal servers; one that cannot be reached is stood in for by the others.
         token_ids: ask for the sampled ids, which vLLM gives; so it is a vLLM.
+        forms: what a vLLM is to hold a plan or a step to.
         logprobs: ask for the sampled tokens' log-probabilities.
         server: the server behind the URL, if this job started it; its end ends all requests.
     """
 
     def __init__(
         self, urls: Sequence[str], model: str, *, concurrency: int, timeout_s: float, retries: int, key: str,
-        token_ids: bool = False, logprobs: bool = False, server: Server | None = None,
+        token_ids: bool = False, logprobs: bool = False, forms: Forms | None = None, server: Server | None = None,
     ) -> None:  # fmt: skip
         self.urls, self.model, self.concurrency = tuple(urls), model, concurrency
         self.retried = 0
@@ -59,6 +60,7 @@ class OpenAIEngine:
             "max_retries": retries,
         }
         self._token_ids, self._logprobs, self._schemas = token_ids, logprobs, True
+        self._forms = forms or Forms()
         self._server, self._balancer = server, Balancer(urls)
         self._client: openai.AsyncOpenAI | None = None
         self._watch: asyncio.Task | None = None
@@ -169,6 +171,8 @@ class OpenAIEngine:
             body["return_token_ids"] = True
         if self._logprobs:
             body["logprobs"] = True
+        if request.turn and (form := getattr(self._forms, request.turn)):
+            body["structured_outputs"] = {"regex": form}
         if request.schema is not None and self._schemas:
             schema = {"name": "reply", "schema": request.schema, "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": schema}
@@ -254,7 +258,7 @@ def connect(model: Model, name: str, *, server: Server | None = None) -> OpenAIE
     return OpenAIEngine(
         [f"{server.url}/v1"] if own else model.urls, name, concurrency=model.batch, timeout_s=model.timeout_s,
         retries=model.retries, key="none" if own else endpoint_key(model), server=server,
-        token_ids=model.token_ids or model.engine == "vllm", logprobs=model.logprobs,
+        token_ids=model.token_ids or model.engine == "vllm", logprobs=model.logprobs, forms=model.forms,
     )  # fmt: skip
 
 
