@@ -20,7 +20,7 @@ from score.config import lineage
 from score.config.schema import Config, Sampling
 from score.engine import digest_of, open_engine
 from score.engine.base import Engine
-from score.errors import ScoreError
+from score.errors import InfrastructureError, ScoreError
 from score.fingerprint import deciding
 from score.jsonl import ResumableRows
 from score.progress import Progress
@@ -72,7 +72,8 @@ class Acting:
     ) -> list[Trajectory]:
         """One trajectory per attempt, in order; finished ones are read from `rows`, new ones appended to it.
 
-        Attempts that an infrastructure failure ended are tried once more before they are left at that.
+        Attempts that an infrastructure failure ended are tried once more before they are left at that. Raises
+        `InfrastructureError` if it ended all of them: then something is down.
         """
         for again in (False, True):
             done = self._pass(attempts, sampling, rows, f"{label}, second try" if again else label, plan, sessions)
@@ -80,6 +81,9 @@ class Acting:
             if not failed:
                 break
             log.warning("%s: %d of %d attempts met an infrastructure failure", label, failed, len(done))
+        if done and failed == len(done):
+            why = done[0].meta.get("failure", "no reason given")
+            raise InfrastructureError(f"none of {failed} attempts has an outcome: {why}; mend that and run it again")
         return done
 
     def _pass(

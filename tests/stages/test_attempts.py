@@ -1,6 +1,7 @@
 """Attempts are kept by content: finished ones are reused, failed ones tried again, changed ones made anew."""
 
 import dataclasses
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -53,11 +54,25 @@ def test_another_model_seed_prompt_or_protocol_is_another_attempt(tmp_path, chan
 
 
 def test_an_infrastructure_failure_is_kept_under_its_name_and_tried_again(tmp_path):
+    calls = iter(range(100))
+
+    def flaky(query):
+        if next(calls) in (0, len(TASKS)):  # of one task, and of its second try
+            raise InfrastructureError("search is down")
+        return "found"
+
+    done, _ = run(tmp_path, tools={"web_search": flaky})
+    assert Counter(t.stop for t in done) == {StopReason.INFRASTRUCTURE_ERROR: 1, StopReason.ANSWERED: len(TASKS) - 1}
+    mended, _ = run(tmp_path)
+    assert {t.stop for t in mended} == {StopReason.ANSWERED}
+
+
+def test_a_failure_of_all_attempts_is_no_result(tmp_path):
     def down(query):
         raise InfrastructureError("search is down")
 
-    failed, _ = run(tmp_path, tools={"web_search": down})
-    assert {t.stop for t in failed} == {StopReason.INFRASTRUCTURE_ERROR}
+    with pytest.raises(InfrastructureError, match=f"none of {len(TASKS)} attempts has an outcome: .*search is down"):
+        run(tmp_path, tools={"web_search": down})
     mended, _ = run(tmp_path)
     assert {t.stop for t in mended} == {StopReason.ANSWERED}
 
