@@ -176,7 +176,7 @@ def test_beyond_the_loopback_it_wants_a_key(serving, tmp_path):
         (("--model", "techer"), "unknown model 'techer'; did you mean 'teacher'?"),
         (
             ("--model", "qwen2.5_7b"),
-            "agent 'qwen7b_bc' is trained from 'qwen2.5_7b', and an endpoint serves no trained",
+            "agent 'qwen7b_bc' is trained from 'qwen2.5_7b', and an endpoint serves no",
         ),
         (("--overlay", "config.yaml"), "--overlay config.yaml: `score serve` has not written it and leaves it alone"),
         (("--host", "no.such.host.invalid"), "others can reach it"),
