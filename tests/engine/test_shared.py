@@ -19,7 +19,7 @@ from fakes import mapping
 from score import fingerprint
 from score.config import load
 from score.config.load import merge
-from score.engine import open_engine, shared, vllm
+from score.engine import gpus, open_engine, shared, vllm
 from score.errors import ScoreError
 
 TEACHER = {
@@ -164,7 +164,6 @@ def test_a_port_of_ones_choice(serving, tmp_path):
 def test_beyond_the_loopback_it_wants_a_key(serving, tmp_path):
     why = "error: --host 0.0.0.0: others can reach it, so set a key in the environment variable TEACHER_KEY"
     assert refusal(serving("--host", "0.0.0.0")) == why
-    assert not (tmp_path / "log").exists()
     process = serving("--host", "0.0.0.0", "--overlay", "teacher.yaml", TEACHER_KEY="secret")
     url = appeared(tmp_path / "teacher.yaml", process)["models"]["teacher"]["url"]
     assert url.startswith(f"http://{socket.gethostname()}:")
@@ -174,22 +173,27 @@ def test_beyond_the_loopback_it_wants_a_key(serving, tmp_path):
     ("words", "why"),
     [
         (("--model", "techer"), "unknown model 'techer'; did you mean 'teacher'?"),
-        (
-            ("--model", "qwen2.5_7b"),
-            "agent 'qwen7b_bc' is trained from 'qwen2.5_7b', and an endpoint serves no",
-        ),
+        (("--model", "qwen2.5_7b"), "agent 'qwen7b_bc' is trained from 'qwen2.5_7b', and an endpoint serves no"),
         (("--overlay", "config.yaml"), "--overlay config.yaml: `score serve` has not written it and leaves it alone"),
-        (("--host", "no.such.host.invalid"), "others can reach it"),
-        (("--port", "99999"), "--port 99999: "),
+        (
+            ("--host", "a.name"),
+            "--host a.name: others can reach it, so set a key in the environment variable TEACHER_K",
+        ),
+        (("--port", "99999"), "--host 127.0.0.1 --port 99999: "),
+        (("--port", "0"), "2 GPUs are wanted, 1 are there; lower `gpus` in the config or ask for more"),
     ],
 )
-def test_what_cannot_be_served_is_one_line(serving, words, why):
-    assert why in refusal(serving(*words))
-
-
-def test_too_few_gpus(serving):
-    message = "error: models: 2 GPUs are wanted, 1 are there; lower `gpus` in the config or ask for more"
-    assert refusal(serving(CUDA_VISIBLE_DEVICES="7")) == message
+def test_what_cannot_be_served_is_one_line(words, why, tmp_path, monkeypatch):
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config()))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TEACHER_KEY", raising=False)
+    few = gpus.Gpus(["7"] if words == ("--port", "0") else ["6", "7"])
+    monkeypatch.setattr(gpus, "of_this_job", lambda: few)
+    with pytest.raises(ScoreError) as refused:
+        shared.main(["--config", "config.yaml", "--model", "teacher", *words])
+    assert why in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert [file.name for file in tmp_path.iterdir()] == ["config.yaml"]
 
 
 def test_a_server_that_took_the_port_in_the_meantime_is_not_taken_for_ours(tmp_path, monkeypatch):
