@@ -8,7 +8,7 @@ from importlib import import_module
 
 from score import cli
 
-COMMANDS = {"doctor": "score.cluster.doctor", "plan": "score.plan.__main__"}
+COMMANDS = {"doctor": "score.cluster.doctor", "plan": "score.plan.__main__", "serve": "score.engine.shared"}
 """Command -> module; the rest of the command line is its `main`'s."""
 
 

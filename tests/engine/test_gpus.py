@@ -57,16 +57,16 @@ def test_a_model_without_gpus_touches_none():
 
 def test_too_few_are_named_before_anything_starts(monkeypatch):
     monkeypatch.setattr(gpus, "of_this_job", lambda: Gpus(["0", "1", "2"]))
-    check_gpus(model(2), model(1))
-    with pytest.raises(ScoreError, match=r"^models: 5 GPUs \(4 \+ 1\) are wanted, 3 are there; .*$"):
-        check_gpus(model(4), model(1))
-    check_gpus(Model(engine="endpoint", url="http://x", gpus=8), Model(engine="oracle"))
+    check_gpus(teacher=model(2), student=model(1))
+    with pytest.raises(ScoreError, match=r"^models: 5 GPUs \(teacher 4, student 1\) are wanted, 3 are there; .*$"):
+        check_gpus(teacher=model(4), student=model(1))
+    check_gpus(teacher=Model(engine="endpoint", url="http://x", gpus=8), student=Model(engine="oracle"))
 
 
 def test_a_trainer_keeps_its_own_and_leaves_the_others_to_its_judge(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     job = Gpus(visible(os.environ))
-    job.keep(model(2), model(1))
+    job.keep(model(2), {"reward_judge": model(1)})
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"
     with job.lent(model(1)) as judge:
         assert judge == ("6",)
@@ -78,7 +78,7 @@ def test_a_trainer_that_names_no_gpus_has_those_that_its_judge_leaves(monkeypatc
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,6")
     job = Gpus(visible(os.environ))
     monkeypatch.setattr(gpus, "of_this_job", lambda: job)
-    keep_gpus(model(0), model(1))
+    keep_gpus(model(0), reward_judge=model(1))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"
     with job.lent(model(1)) as judge:
         assert judge == ("6",)
@@ -90,11 +90,11 @@ def test_a_trainer_for_which_its_judge_leaves_no_gpu_is_refused_and_not_run_on_t
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4")
     monkeypatch.setattr(gpus, "of_this_job", lambda: Gpus(["4"]))
     with pytest.raises(ScoreError, match=r"^models: the judge's server takes all 1 GPUs.*`gpus`[^\n]*$"):
-        keep_gpus(model(0), model(1))
+        keep_gpus(model(0), reward_judge=model(1))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4"
 
 
 def test_a_trainer_without_a_judge_on_gpus_sees_what_it_saw(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
-    keep_gpus(model(0), Model(engine="endpoint", url="http://x", gpus=8))
+    keep_gpus(model(0), reward_judge=Model(engine="endpoint", url="http://x", gpus=8))
     assert os.environ["CUDA_VISIBLE_DEVICES"] == "4,5"

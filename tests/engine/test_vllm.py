@@ -13,11 +13,13 @@ import signal
 import time
 from pathlib import Path
 
+import httpx
 import pytest
+import yaml
 
 from score.agent.protocol import Message
 from score.config.schema import Model, Sampling
-from score.engine import open_engine, openai, vllm
+from score.engine import open_engine, openai, shared, vllm
 from score.engine.base import Request
 from score.errors import InfrastructureError
 
@@ -175,6 +177,22 @@ def test_ids_and_logprobs_are_those_of_the_text_without_the_end_of_the_turn(engi
         assert all(value <= 0 for value in one.logprobs)
         assert one.completion_tokens == len(one.token_ids) + (one.finish == "stop")
     assert all(tokenizer.eos_token_id not in one.token_ids for one in ended)
+
+
+def test_a_server_of_its_own_answers_whoever_has_its_key(entry, tmp_path, monkeypatch):
+    """`score serve` with the model and with an adapter in its place."""
+    monkeypatch.setenv(vllm.PYTHON_VARIABLE, PYTHON)
+    monkeypatch.setenv("VLLM_CACHE_ROOT", str(tmp_path / "cache"))
+    monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
+    monkeypatch.setenv("OPENAI_API_KEY", "secret")
+    tuned = entry.model_copy(update={"adapter": "tuned"})
+    with shared.shared(tuned, "0.0.0.0", 0, "secret", tmp_path / "log") as server:
+        text = shared.overlay("teacher", tuned, server.url, "secret")
+        there = Model(**yaml.safe_load(text)["models"]["teacher"])
+        with open_engine(there, tmp_path / "unused") as remote:
+            (done,) = complete(remote, asked("Tell me something."))
+        assert done.token_ids
+        assert httpx.get(f"{server.url}/v1/models").status_code == 401
 
 
 def test_a_schema_is_kept(engine):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from score.cluster import jobs, slurm
 from score.cluster.finding import Finding, bad, good, unchecked
@@ -17,6 +17,7 @@ from score.cluster.queue import Slurm
 from score.cluster.site import Site
 from score.config import Config
 from score.config.load import nearest
+from score.engine.gpus import told
 from score.errors import InfrastructureError
 
 _LEAST_JOB_AGE = 3
@@ -37,6 +38,13 @@ def versions(lock: str, installed: Mapping[str, str | None]) -> Finding:
         wanted = ", ".join(f"{name}=={pinned.get(name)}" for name in installed)
         return bad("versions", f"found {', '.join(wrong)}", f"install {wanted} (pip install -r envs/core.lock)")
     return good("versions", ", ".join(f"{name} {found}" for name, found in installed.items()))
+
+
+def division(stages: Iterable[Stage], config: Config) -> Iterator[Finding]:
+    """Which of its GPUs, numbered from 0, a job of several servers gives to whom: one line per kind of job."""
+    for stage in stages:
+        if shares := stage.shares(config):
+            yield good(f"GPUs of {stage.rule}", f"{', '.join(stage.models)}: {told(shares)}")
 
 
 def there(name: str, known: Mapping[str, slurm.Partition]) -> Finding | None:

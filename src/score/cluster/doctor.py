@@ -141,6 +141,7 @@ def _images(setup: Setup) -> Iterator[Finding]:
 
 def _places(setup: Setup) -> Iterator[Finding]:
     config, home = setup.config, site.hub(setup.site, os.environ)
+    yield from checks.division(jobs.stages(config), config)
     for name in setup.models:
         yield places.model(name, config.models[name], home)
     for agent in jobs.trained_on_gpus(config):

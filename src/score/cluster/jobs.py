@@ -15,6 +15,7 @@ from score.cluster.profile import Profile
 from score.cluster.site import Site
 from score.config import Agent, Config, lineage
 from score.data import benchmarks
+from score.engine import gpus
 from score.models import made
 from score.train.launch import Layout
 
@@ -34,6 +35,18 @@ class Stage:
 
     def gpus(self, config: Config) -> int:
         return self.layout.total if self.layout else sum(config.models[name].gpus for name in self.models)
+
+    def shares(self, config: Config) -> gpus.Shares:
+        """How a job of several servers, or of a trainer and its judge, divides its GPUs, numbered from 0; as the job
+        itself does (`check_gpus`, `keep_gpus`). Nothing where one alone takes some."""
+        if self.layout:
+            wanted = {"training": self.layout.gpus, "reward_judge": self.layout.judge}
+        else:
+            servers = zip(("student", "teacher"), self.models, strict=False) if self.rule == "correct" else ()
+            entries = {role: config.models[name] for role, name in servers}
+            wanted = {who: entry.gpus for who, entry in reversed(entries.items()) if entry.engine == "vllm"}
+        wanted = {who: count for who, count in wanted.items() if count}
+        return gpus.divide([*map(str, range(sum(wanted.values())))], wanted) if len(wanted) > 1 else {}
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ScoreError(f"{args.splits}: part 'mentored' is empty; lower data.cold_start_share or give more questions")
     student, teacher_name = lineage.cold_start(config, args.agent), lineage.teacher(config, args.agent)
     entry = config.models[teacher_name]
-    check_gpus(entry, config.models[lineage.base_model(config, student)])
+    check_gpus(teacher=entry, student=config.models[lineage.base_model(config, student)])
     with (
         work_rows(args.work, "attempts", args.shard) as rows,
         work_rows(args.work, "replies", args.shard) as replies,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from score.config.schema import Model
@@ -77,21 +77,27 @@ def open_engine(model: Model, log: Path, *, path: str | None = None, seed: int =
             yield openai.connect(model, vllm.name(model, trained=trained), server=server)
 
 
-def check_gpus(*models: Model) -> None:
-    """Raises `ScoreError` if this job lacks GPUs for the servers of all these models; called before any starts."""
+def check_gpus(**models: Model) -> None:
+    """Raises `ScoreError` if this job lacks GPUs for the servers of all these models; else logs who gets which.
+
+    Args:
+        models: by role, in the order in which they will be started; called before any is.
+    """
     if served := _on_gpus(models):
-        gpus.of_this_job().check(*served)
+        job = gpus.of_this_job()
+        job.tell(job.shares(served))
 
 
-def keep_gpus(own: Model, *others: Model) -> None:
+def keep_gpus(own: Model, **others: Model) -> None:
     """Leaves this process the GPUs of the model that it trains, or all but the servers' if that names none.
 
-    To be called before CUDA is first used. Raises as `check_gpus` does, and if no GPU is left; without a server on GPUs
-    nothing changes.
+    To be called before CUDA is first used. Raises and logs as `check_gpus` does, and raises if no GPU is left; without
+    a server on GPUs nothing changes.
     """
     if served := _on_gpus(others):
-        gpus.of_this_job().keep(own, *served)
+        job = gpus.of_this_job()
+        job.tell(job.keep(own, served))
 
 
-def _on_gpus(models: Iterable[Model]) -> list[Model]:
-    return [model for model in models if model.engine == "vllm" and model.gpus]
+def _on_gpus(models: Mapping[str, Model]) -> dict[str, Model]:
+    return {who: model for who, model in models.items() if model.engine == "vllm" and model.gpus}

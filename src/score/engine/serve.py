@@ -38,6 +38,7 @@ Command = Callable[[str], Sequence[str]]
 
 _PR_SET_PDEATHSIG = 1
 _LONGEST_SOCKET = 100  # a socket's path has 107 bytes at most, wherever TMPDIR is
+_LOOPBACK = "127.0.0.1"
 _STARTS = 3
 _POLL_S = 2.0  # one look at the health of a server, which may hang
 _IN_USE = "address already in use"
@@ -80,8 +81,8 @@ _ERROR = re.compile(r"\b[A-Z]\w*(?:Error|Exception): .+")
 
 @contextlib.contextmanager
 def serve(
-    command: Command, log: Path, *, unix: bool = False, environment: Mapping[str, str] | None = None,
-    timeout_s: float = 600, grace_s: float = 10,
+    command: Command, log: Path, *, unix: bool = False, address: tuple[str, int] | None = None,
+    environment: Mapping[str, str] | None = None, timeout_s: float = 600, grace_s: float = 10,
 ) -> Iterator[Server]:  # fmt: skip
     """Yields the server once GET /health answers 200.
 
@@ -92,20 +93,25 @@ def serve(
     Args:
         log: file that receives its output.
         unix: the command is for a socket's path, not for a port.
+        address: host and port, 0 for any, in place of a port of the system's choice on 127.0.0.1; it is not started
+            again on another.
         environment: variables of the server's beside this process's own.
     Raises:
         InfrastructureError: it ended, before it was ready or after that, or was not ready in time.
     """
     log.parent.mkdir(parents=True, exist_ok=True)
     with _ended_by_sigterm(), contextlib.ExitStack() as kept:
-        for start in range(1, _STARTS + 1):
-            place = kept.enter_context(_socket_path() if unix else _port(held=start == 1))
+        host, wanted = address or (_LOOPBACK, 0)
+        starts = _STARTS if address is None else 1
+        for start in range(1, starts + 1):
+            place = kept.enter_context(_socket_path() if unix else _port(host, wanted, held=start == 1))
             server = None
             try:
                 with _signals_put_off():
-                    server = _start(command, place, log, unix, environment)
+                    url = "http://localhost" if unix else url_of(_reached(host), place)
+                    server = _start(command, place, url, log, unix, environment)
                     kept.enter_context(_watchdog(server.process, grace_s))
-                if not _await_health(server, timeout_s, again=start < _STARTS):
+                if not _await_health(server, timeout_s, again=start < starts):
                     continue
                 words = [("SOCKET" if unix else "PORT") if word == place else word for word in server.process.args]
                 server.facts = {"command": words, "version": _version(server)}
@@ -119,14 +125,15 @@ def serve(
                         _end(server.process, grace_s)
 
 
-def _start(command: Command, place: str, log: Path, unix: bool, environment: Mapping[str, str] | None) -> Server:
+def _start(
+    command: Command, place: str, url: str, log: Path, unix: bool, environment: Mapping[str, str] | None
+) -> Server:
     with open(log, "ab") as output:
         before = output.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             list(command(place)), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
             start_new_session=True, preexec_fn=_die_with_parent, env={**os.environ, **(environment or {})},
         )  # fmt: skip
-    url = "http://localhost" if unix else f"http://127.0.0.1:{place}"
     return Server(url, place if unix else None, process, log, before)
 
 
@@ -143,15 +150,29 @@ def _socket_path() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def _port(*, held: bool) -> Iterator[str]:
-    with socket.socket() as holder:
+def _port(host: str, wanted: int, *, held: bool) -> Iterator[str]:
+    with socket.socket(family(host)) as holder:
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             holder.setsockopt(socket.SOL_SOCKET, option, 1)
-        holder.bind(("127.0.0.1", 0))
+        holder.bind((host, wanted))
         port = str(holder.getsockname()[1])
         if not held:
             holder.close()
         yield port
+
+
+def family(host: str) -> socket.AddressFamily:
+    """Of an address or a name: only addresses of version 6 have colons."""
+    return socket.AF_INET6 if ":" in host else socket.AF_INET
+
+
+def url_of(host: str, port: str) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _reached(host: str) -> str:
+    """Where this machine reaches a server that listens there."""
+    return {"0.0.0.0": _LOOPBACK, "::": "::1"}.get(host, host)
 
 
 @contextlib.contextmanager

@@ -15,10 +15,12 @@ PYTHON_VARIABLE = "SCORE_VLLM_PYTHON"
 NAME = "model"
 """Under which the model is served; an adapter of the config is served under its own name, a trained one under this."""
 
-_BELOW = "below"  # the name of the model below a trained adapter, of which nobody asks anything
+_BELOW = "below"  # the name of the model below an adapter that has taken its name; nobody asks anything of it
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
 
-ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1"}
+KEY_VARIABLE = "VLLM_API_KEY"
+ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", KEY_VARIABLE: ""}
+"""A key in the job's own environment is another server's; one that is shared is given its own."""
 
 
 def python() -> str:
@@ -33,9 +35,21 @@ def command(model: Model, folder: str, socket: str, *, trained: bool = False) ->
         folder: the model's folder or hub name; a trained LoRA adapter's is served on the model that it names.
         trained: it is a model that was trained from this entry's, which has no hub revision and no adapters.
     """
-    words = [python(), "-m", "vllm.entrypoints.openai.api_server", "--uds", socket]
-    adapter = adapter_in(folder) if trained else None
-    words += _what(folder, adapter)
+    return _command(model, folder, ["--uds", socket], NAME, trained=trained)
+
+
+def shared_command(model: Model, folder: str, host: str, port: str) -> list[str]:
+    """The same on a TCP port, for others, whose requests call what answers by the entry's `path`."""
+    called, place = model.path, ["--host", host, "--port", port]
+    if model.adapter is None:
+        return _command(model, folder, place, called)
+    adapters = {called if name == model.adapter else name: path for name, path in model.adapters.items()}
+    return _command(model.model_copy(update={"adapters": adapters}), folder, place, _BELOW)
+
+
+def _command(model: Model, folder: str, place: list[str], called: str, *, trained: bool = False) -> list[str]:
+    words = [python(), "-m", "vllm.entrypoints.openai.api_server", *place]
+    words += _what(folder, adapter_in(folder) if trained else None, called)
     words += ["--max-model-len", str(model.context), "--dtype", model.dtype]
     # Else the model's own generation_config.json silently fills in what a request does not say: top_k, penalties.
     words += ["--generation-config", "vllm"]
@@ -52,12 +66,12 @@ def command(model: Model, folder: str, socket: str, *, trained: bool = False) ->
     return [*words, *model.arguments]
 
 
-def _what(folder: str, adapter: Adapter | None) -> list[str]:
+def _what(folder: str, adapter: Adapter | None, called: str) -> list[str]:
     if adapter is None:
-        return ["--model", folder, "--served-model-name", NAME]
+        return ["--model", folder, "--served-model-name", called]
     rank = next((rank for rank in _RANKS if rank >= adapter.rank), _RANKS[-1])
     words = ["--model", adapter.base, "--served-model-name", _BELOW]
-    words += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{NAME}={folder}"]
+    words += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{called}={folder}"]
     if adapter.revision:
         words += ["--revision", adapter.revision, "--tokenizer-revision", adapter.revision]
     return words

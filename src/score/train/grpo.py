@@ -289,7 +289,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     settings = config.training.grpo[agent.settings]
     judges = [config.models[config.roles.reward_judge]] if config.roles.reward_judge else []
     ours = {"gpus": Layout.of(config, agent.name).gpus}
-    keep_gpus(config.models[lineage.base_model(config, agent.name)].model_copy(update=ours), *judges)
+    trained = config.models[lineage.base_model(config, agent.name)].model_copy(update=ours)
+    keep_gpus(trained, **dict(zip(["reward_judge"], judges, strict=False)))
     ranks.start()
     from score.train.output import finish
     from score.train.start import load_start
