@@ -12,7 +12,7 @@ export PYTHONPATH := $(CURDIR)/src
 export OMP_NUM_THREADS := 1
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: demo demo-full sandbox test test-dag test-all vllm-test vllm-test-real cluster-test cluster-demo check lock clean help
+.PHONY: demo demo-full smoke sandbox test test-dag test-all vllm-test vllm-test-real cluster-test cluster-demo cluster-smoke check lock clean help
 
 help:
 	@sed -n 's/^\([a-z-]*\):.*## /  make \1\t/p' Makefile
@@ -39,6 +39,9 @@ demo: $(READY)  ## the whole method on the micro-world: tables and figures in re
 demo-full: $(READY)  ## three seeds, demonstrations with and without leaps, and a world of long episodes
 	@bash envs/demo.sh --full
 
+smoke: $(READY) $(SERVE)/.complete  ## a small real model through every rule of the paper's experiment; makes .serve (2.5 GB)
+	@SCORE_VLLM_PYTHON=$(CURDIR)/$(SERVE)/bin/python bash envs/smoke.sh
+
 test: $(READY) check  ## checks, unit tests, and the whole workflow on a tiny micro-world
 	$(BIN)/python -m pytest -m "not slow and not slurm and not vllm and not gpu"
 
@@ -57,6 +60,9 @@ cluster-test: $(READY)  ## the tests that need SLURM, on a one-node cluster that
 
 cluster-demo: $(READY)  ## the micro-world through SLURM and Apptainer, on a one-node cluster that is made for it
 	tests/cluster/run.sh tests/cluster/inside.sh demo
+
+cluster-smoke: $(READY)  ## the smoke run through SLURM and Apptainer, on the same cluster
+	tests/cluster/run.sh tests/cluster/inside.sh smoke
 
 check: $(VENV)/.complete  ## formatting and lint
 	$(BIN)/ruff check src tests benchmarks
