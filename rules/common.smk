@@ -39,7 +39,9 @@ onstart:
             workflow.executor_plugin.name,
             arrays=getattr(workflow.executor_settings, "array_jobs", None),
             coming=[
-                ready.Job(job.rule.name, job.wildcards_dict, tuple(map(str, job.output)))
+                ready.Job(
+                    job.rule.name, job.wildcards_dict, tuple(map(str, job.output))
+                )
                 for job in workflow.dag.needrun_jobs()
             ],
         )

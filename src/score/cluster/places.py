@@ -125,7 +125,7 @@ def endpoint(name: str, entry: Model, *, away: bool = True) -> Finding:
     try:
         return good(label, served.check(entry, away=away))
     except ScoreError as error:
-        return bad(label, str(error))
+        return bad(label, str(error).removeprefix("models: "))
     except InfrastructureError as error:
         return unchecked(label, str(error))
 
