@@ -217,6 +217,25 @@ def test_a_model_that_the_cache_holds_is_taken_without_a_hub(server, home):
         assert record(home)["files"] == files, "as the cache calls them"
 
 
+def test_a_folder_of_ones_own_is_compared_with_the_hub(server, tmp_path):
+    def compare() -> str:
+        words = [sys.executable, "-m", "score.models.hub", "--name", NAME, "--revision", COMMIT, "--folder"]
+        words += [str(tmp_path / "source")]
+        done = subprocess.run(
+            words, env=environment(server, tmp_path / "home"), capture_output=True, text=True, timeout=120
+        )
+        assert "Traceback" not in done.stderr
+        return done.stderr.strip()
+
+    (tmp_path / "source/LICENSE").write_bytes(server.files["LICENSE"])
+    assert compare() == ""
+    (tmp_path / "source/config.json").write_text("{}")
+    size = len(server.files["config.json"])
+    assert f"source/config.json has 2 bytes, not {size} as in {NAME} at {COMMIT}; copy it there again" in compare()
+    server.refusal = (403, "GatedRepo")
+    assert f"error: {NAME} is gated: accept its licence at" in compare()
+
+
 def test_a_record_that_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "record.json").write_text("{")
     with pytest.raises(ScoreError, match=r"record\.json: no record of a download; remove it"):

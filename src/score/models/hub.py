@@ -2,20 +2,22 @@
 
     python -m score.models.hub --name ORG/NAME [--revision REV] --out models/hub/ORG/NAME/REV.json
     python -m score.models.hub --check models/hub/ORG/NAME/REV.json
+    python -m score.models.hub --name ORG/NAME --revision REV --folder FOLDER
 
 What is written is the record of the download: the commit that the revision meant, the folder, and of every file the
 size and the checksum that the hub names, which it has here, too. What the cache holds already is checked, not fetched
 again. Gated models need the user's HF_TOKEN. Of an interrupted download the finished files are kept. `--check` reads
-all files of a record once more.
+all files of a record once more; `--folder` compares a folder of the user's own with the hub.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import fnmatch
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from score import cli
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import write_json
 from score.models import access
-from score.models.folder import changed, differs
+from score.models.folder import changed, differs, fault
 
 log = logging.getLogger("hub")
 
@@ -53,12 +55,33 @@ def download(name: str, revision: str = "main") -> dict[str, Any]:
             raise InfrastructureError(
                 f"{name}: {folder / file} {why}, though fetched twice; the network or disk is bad"
             )
+    if why := fault(folder):
+        raise ScoreError(f"{name}: {why}")
     return {"name": name, "revision": revision, "commit": folder.name, "folder": str(folder), "files": files}
+
+
+def verify(name: str, revision: str, folder: Path) -> None:
+    """Compares a folder that somebody else has filled with what the hub says; raises as `download` does, and
+    `ScoreError` for the first file that is missing or another one."""
+    from huggingface_hub import HfApi
+
+    with _refusals(name, revision):
+        files = _checksums(HfApi().list_repo_tree(name, recursive=True, revision=revision))
+    for file, why in _wrong(folder, files).items():
+        raise ScoreError(f"{folder / file} {why} as in {name} at {revision}; copy it there again")
 
 
 def _fetch(name: str, revision: str) -> Path:
     """The folder of a model in the cache, fetched as far as it is not there."""
     from huggingface_hub import snapshot_download
+
+    with _refusals(name, revision):
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
+
+
+@contextlib.contextmanager
+def _refusals(name: str, revision: str) -> Iterator[None]:
+    """Makes one line of what the hub refuses."""
     from huggingface_hub.errors import (
         GatedRepoError,
         HFValidationError,
@@ -70,7 +93,7 @@ def _fetch(name: str, revision: str) -> Path:
 
     unknown = f"{name}: the hub has no such model, or it is private and HF_TOKEN is not set or not valid"
     try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
+        yield
     except GatedRepoError:
         raise ScoreError(access.gated(name)) from None
     except RevisionNotFoundError:
@@ -92,16 +115,19 @@ def _told(name: str, folder: Path) -> dict[str, dict[str, Any]]:
     """Size and checksum of each wanted file, as the hub says; if it does not answer, as the cache calls its files."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
-    from huggingface_hub.hf_api import RepoFile
 
     try:
-        listed = list(HfApi().list_repo_tree(name, recursive=True, revision=folder.name))
+        return _checksums(HfApi().list_repo_tree(name, recursive=True, revision=folder.name))
     except (HTTPError, OSError) as error:
         log.warning("%s: the hub lists no checksums (%s); those of the cache are taken", name, type(error).__name__)
         return _remembered(folder)
-    files = [file for file in listed if isinstance(file, RepoFile) and _wanted(file.path)]
-    checksums = [{"sha256": file.lfs.sha256} if file.lfs else {"git-sha1": file.blob_id} for file in files]
-    return {file.path: {"size": file.size, **checksum} for file, checksum in zip(files, checksums, strict=True)}
+
+
+def _checksums(listed: Iterable[Any]) -> dict[str, dict[str, Any]]:
+    """Of the wanted files in the hub's listing of a commit."""
+    files = [file for file in listed if hasattr(file, "blob_id") and _is_wanted(file.path)]  # not a folder
+    kinds = [{"sha256": file.lfs.sha256} if file.lfs else {"git-sha1": file.blob_id} for file in files]
+    return {file.path: {"size": file.size, **kind} for file, kind in zip(files, kinds, strict=True)}
 
 
 def _remembered(folder: Path) -> dict[str, dict[str, Any]]:
@@ -114,7 +140,7 @@ def _remembered(folder: Path) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _wanted(name: str) -> bool:
+def _is_wanted(name: str) -> bool:
     return any(fnmatch.fnmatchcase(name, pattern) for pattern in WANTED)
 
 
@@ -129,16 +155,20 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--revision", default="main")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--check", type=Path, metavar="RECORD", help="read a downloaded model's files; fetch nothing")
+    parser.add_argument("--folder", type=Path, help="compare its files with the hub's; fetch nothing")
     args = parser.parse_args(argv)
     if args.check:
         if why := changed(args.check, whole=True):
             raise ScoreError(why)
         return
-    if not (args.name and args.out):
-        parser.error("give --name and --out, or --check")
+    if not (args.name and (args.out or args.folder)):
+        parser.error("give --name and --out, --name and --folder, or --check")
     if os.environ.get("HF_HUB_OFFLINE") == "1":
         raise ScoreError("HF_HUB_OFFLINE=1 forbids downloads; this runs on a node with a network, without it")
-    write_json(args.out, download(args.name, args.revision))
+    if args.folder:
+        verify(args.name, args.revision, args.folder)
+    else:
+        write_json(args.out, download(args.name, args.revision))
 
 
 if __name__ == "__main__":
