@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 import score.cluster
 from cluster.fake_slurm import (
@@ -23,11 +24,13 @@ from cluster.fake_slurm import (
     says,
     site_of,
 )  # fmt: skip
+from engine.test_served import listing, serving
 from score.__main__ import main
 from score.cluster import apptainer, checks, doctor, jobs, places, preflight, slurm
 from score.cluster.finding import Finding
 from score.cluster.site import Site
 from score.config import Config
+from score.engine import served
 from score.errors import InfrastructureError, ScoreError
 
 
@@ -185,6 +188,21 @@ def test_images_that_are_missing_or_of_another_recipe(clone, images):
 def test_no_apptainer(clone, images, monkeypatch):
     monkeypatch.setattr(apptainer.shutil, "which", lambda name: None)
     says(examine(FakeSlurm(), profile="slurm")["apptainer"], False, "neither apptainer nor singularity")
+
+
+def test_what_endpoints_serve_and_gated_models(clone, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with serving(200, listing("lab/small")) as (url, asked):
+        teacher = {"engine": "endpoint", "path": "lab/large", "url": url, "api_key_env": None}
+        (clone / "far.yaml").write_text(yaml.safe_dump({"models": {"qwen2.5_72b": teacher}}))
+        says(examine(FakeSlurm(), "far.yaml")["model qwen2.5_72b"], None, "of the node that a job runs on")
+        assert asked == []
+        monkeypatch.setattr(served, "is_of_this_node", lambda url: False)
+        found = examine(FakeSlurm(), "far.yaml")
+    says(found["model qwen2.5_72b"], False, f"{url} serves 'lab/small', not 'lab/large'; correct `path`")
+    says(found["model llama3.1_8b"], False, "meta-llama/Llama-3.1-8B-Instruct is gated: accept its licence at https://")
+    says(found["model qwen2.5_3b"], True, "rule hub_model will download it", "(licence: Qwen Research)")
 
 
 def test_keys_of_what_is_used(clone):
