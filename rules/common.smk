@@ -7,7 +7,7 @@ from snakemake.scheduling.job_scheduler import JobScheduler
 from snakemake.settings.types import DeploymentMethod
 
 from score import asked, launch, targets
-from score.cluster import apptainer
+from score.cluster import apptainer, ready
 from score.errors import InfrastructureError, ScoreError
 from score.scheduling import one_timer
 from score.workflow import Plan, pattern
@@ -38,6 +38,12 @@ onstart:
             PLAN,
             workflow.executor_plugin.name,
             arrays=getattr(workflow.executor_settings, "array_jobs", None),
+            coming=[
+                ready.Job(
+                    job.rule.name, job.wildcards_dict, tuple(map(str, job.output))
+                )
+                for job in workflow.dag.needrun_jobs()
+            ],
         )
     except (ScoreError, InfrastructureError) as error:
         sys.exit(f"error: {error}")

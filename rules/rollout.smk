@@ -87,5 +87,5 @@ else:
             seed=PLAN.config.data.split_seed,
             image=PLAN.image("train"),
         shell:
-            "python -m score.data.demonstrations --raw {input.raw} --tokenizer {params.tokenizer} --max-tokens {params.limit} "
+            "python -m score.data.demonstrations --raw {input.raw} {params.tokenizer:q} --max-tokens {params.limit} "
             "--seed {params.seed} {params.near} --exclude {input.benchmarks} --out {output} 2>&1 | tee {log} >&2"

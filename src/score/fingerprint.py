@@ -153,7 +153,8 @@ _RESOURCES = {"batch", "gpus", "timeout_s", "retries", "start_s", "memory_fracti
 """Of a model: how fast, not what."""
 _PLACES = {"gpus", "nodes", "sharding", "sampler_url", "sampler_memory"}  # of a training: where it runs
 _LIMITS = {"max_gap", "max_flat"}  # of a training: when it is given up
-_ACCESS = {"api_key_env", "price"}  # of a model: on what terms
+_ACCESS = {"api_key_env", "price", "licence", "gated"}  # of a model: on what terms
+_CHECKED = {"serves"}  # of a model: what its server must be, or nothing runs
 _MEANS = {"require", "python", "kept"}  # of the sandbox: where it runs, not what it does
 _STORAGE = {"mode", "cache", "share_cache"}  # of a search: where its answers are kept, not whose they are
 _CORRECTING = {"accuracy"}  # of a model: how well it corrects; settings of a correction name it where it matters
@@ -165,7 +166,7 @@ _TEACHERS = {"teacher"}  # of an agent: whose corrections it gets, which tells i
 def deciding(value: Any) -> Any:
     """A section as plain data, without the keys that change no result."""
     excluded = {
-        Model: _RESOURCES | _ACCESS | _CORRECTING | {"label"},
+        Model: _RESOURCES | _ACCESS | _CHECKED | _CORRECTING | {"label"},
         Agent: _LABELS | _TEACHERS,
         Sandbox: _MEANS,
         Search: _STORAGE,

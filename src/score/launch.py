@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import shlex
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 from score import fresh
-from score.cluster import apptainer, jobs, preflight, queue, site
+from score.cluster import apptainer, jobs, preflight, queue, ready, site
 from score.config import lineage
 from score.errors import ScoreError
 from score.jsonl import write_text
@@ -49,15 +50,16 @@ def share(plan: Plan, apptainer_args: str = "") -> None:
     os.environ.update(site.environment(plan.site, plan.config, os.environ, source=source, job=not plan.is_main))
 
 
-def start(plan: Plan, executor: str, arrays: str | None = None) -> None:
+def start(plan: Plan, executor: str, arrays: str | None = None, coming: Iterable[ready.Job] = ()) -> None:
     """Called when jobs are about to run.
 
     Args:
         executor: "local", "slurm", ...
         arrays: rules whose SLURM jobs are sent as job arrays, as the profile names them.
+        coming: the jobs.
     Raises:
-        ScoreError: the experiment is running already, an array would give jobs the GPUs of others, or on a cluster
-            something would make every job fail.
+        ScoreError: the experiment is running already, an array would give jobs the GPUs of others, a model is missing,
+            torn, gated or another one, or on a cluster something would make every job fail.
         InfrastructureError: SLURM does not answer.
     """
     if not plan.is_main:
@@ -66,6 +68,8 @@ def start(plan: Plan, executor: str, arrays: str | None = None) -> None:
         raise ScoreError(
             "neither apptainer nor singularity is on the PATH, and rules run in images; load or install it"
         )
+    if executor != "touch":
+        ready.check(plan.config, coming, site.hub(plan.site, os.environ), away=executor != "local")
     if executor == "slurm":
         preflight.before_submission(plan.config, plan.site, arrays=arrays or "", images=plan.images)
     alone = queue.claim(Path(plan.root)) is not None  # it stays open, and so held, as long as this process lives

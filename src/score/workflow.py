@@ -152,9 +152,10 @@ class Plan(Wanted):
         """The same where a rule makes or fetches it."""
         return self.base_models(self.base(self._cold_started()))
 
-    def student_tokenizer(self) -> str:
-        """Model folder or hub name whose tokenizer measures published demonstrations."""
-        return self.config.models[self.base(self._cold_started())].path
+    def student_tokenizer(self) -> list[str]:
+        """Model folder, or hub name and revision, whose tokenizer measures published demonstrations: as options."""
+        model = self.config.models[self.base(self._cold_started())]
+        return ["--tokenizer", model.path, *(["--revision", model.revision] if model.revision else [])]
 
     def _cold_started(self) -> str:
         return next((a.name for a in self.config.agents if a.data == "cold_start"), self.config.agents[0].name)

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import yaml
 
 import score.cluster
 from cluster.fake_slurm import (
@@ -23,12 +24,13 @@ from cluster.fake_slurm import (
     says,
     site_of,
 )  # fmt: skip
+from engine.test_served import listing, serving
 from score.__main__ import main
 from score.cluster import apptainer, checks, doctor, jobs, places, preflight, slurm
 from score.cluster.finding import Finding
 from score.cluster.site import Site
 from score.config import Config
-from score.config.schema import Model
+from score.engine import served
 from score.errors import InfrastructureError, ScoreError
 
 
@@ -188,65 +190,19 @@ def test_no_apptainer(clone, images, monkeypatch):
     says(examine(FakeSlurm(), profile="slurm")["apptainer"], False, "neither apptainer nor singularity")
 
 
-def test_models(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)  # where no rule has made any model yet
-
-    def look(path: str, engine: str = "vllm") -> Finding:
-        return places.model("m", Model(engine=engine, path=path), tmp_path / "hub")
-
-    folder = tmp_path / "model"
-    says(look(str(folder)), False, "no such folder", "correct its path")
-    folder.mkdir()
-    says(look(str(folder)), False, "holds no weights")
-    (folder / "model.safetensors").write_bytes(b"weights")
-    says(look(str(folder)), False, "config.json: cannot be read (No such file or directory)")
-    (folder / "config.json").write_text("{}")
-    says(look(str(folder)), True, "0.0 GB of weights")
-    says(look("$MODELS/7b"), False, "write the folder out")
-    says(look("micro", "transformers"), True, "shipped")
-    says(look("models/smollm2-135m-instruct", "transformers"), True, "a rule will make it")
-    says(look("org/name-7B"), True, "will be downloaded")
-    snapshot = tmp_path / "hub/hub/models--org--name-7B/snapshots/abc"
-    snapshot.mkdir(parents=True)
-    (snapshot / "model.safetensors").write_bytes(b"w" * 100)
-    says(look("org/name-7B"), True, f"in {tmp_path / 'hub'}")
-    assert places.size(Model(engine="vllm", path="org/name-7B"), tmp_path / "hub") == 100
-
-
-def test_the_adapters_that_a_server_loads(tmp_path):
-    base, tuned, home = tmp_path / "base", tmp_path / "tuned", tmp_path / "hub"
-    base.mkdir()
-    (base / "model.safetensors").write_bytes(b"weights")
-    (base / "config.json").write_text("{}")
-
-    def look(adapter: str) -> Finding:
-        adapters = {"mine": adapter}
-        return places.model("m", Model(engine="vllm", path=str(base), adapters=adapters, adapter="mine"), home)
-
-    says(look(str(tuned)), False, f"adapter mine: {tuned}: no such folder", "models.m.adapters.mine")
-    tuned.mkdir()
-    (tuned / "adapter_config.json").write_text("{}")
-    says(look(str(tuned)), False, "holds no weights")
-    (tuned / "adapter_model.safetensors").mkdir()
-    says(look(str(tuned)), False, "adapter_model.safetensors: cannot be read (Is a directory)")
-    (tuned / "adapter_model.safetensors").rmdir()
-    (tuned / "adapter_model.safetensors").write_bytes(b"weights")
-    says(look(str(tuned)), True, "0.0 GB of weights", "adapters: mine")
-    says(look("$ADAPTERS/mine"), False, "write the folder out")
-    says(look("lab/mine"), False, f"not in {home}", "download")
-    snapshot = home / "hub" / "models--lab--mine" / "snapshots" / "abc"
-    snapshot.mkdir(parents=True)
-    (snapshot / "adapter_model.safetensors").write_bytes(b"weights")
-    says(look("lab/mine"), True)
-    missing = Model(engine="vllm", path=str(tmp_path / "gone"), adapters={"mine": str(tuned)})
-    says(places.model("m", missing, home), False, "gone: no such folder")
-
-
-def test_weights_that_cannot_be_read(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "model.safetensors").mkdir()
-    found = places.model("m", Model(engine="vllm", path=str(tmp_path)), tmp_path)
-    says(found, False, "model.safetensors: cannot be read (Is a directory)", "mend its rights")
+def test_what_endpoints_serve_and_gated_models(clone, monkeypatch, tmp_path):
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    with serving(200, listing("lab/small")) as (url, asked):
+        teacher = {"engine": "endpoint", "path": "lab/large", "url": url, "api_key_env": None}
+        (clone / "far.yaml").write_text(yaml.safe_dump({"models": {"qwen2.5_72b": teacher}}))
+        says(examine(FakeSlurm(), "far.yaml")["model qwen2.5_72b"], None, "of the node that a job runs on")
+        assert asked == []
+        monkeypatch.setattr(served, "is_of_this_node", lambda url: False)
+        found = examine(FakeSlurm(), "far.yaml")
+    says(found["model qwen2.5_72b"], False, f"{url} serves 'lab/small', not 'lab/large'; correct `path`")
+    says(found["model llama3.1_8b"], False, "meta-llama/Llama-3.1-8B-Instruct is gated: accept its licence at https://")
+    says(found["model qwen2.5_3b"], True, "rule hub_model will download it", "(licence: Qwen Research)")
 
 
 def test_keys_of_what_is_used(clone):

@@ -96,6 +96,7 @@ def test_what_a_server_says_touches_all_that_asks_it(change):
         lambda raw: raw["models"]["student"].update(batch=7, label="other"),
         lambda raw: raw["models"]["student"].update(memory_fraction=0.5, prefix_caching=False, start_s=60),
         lambda raw: raw["models"]["oracle"].update(price={"prompt": 1, "completion": 2}, api_key_env="OTHER"),
+        lambda raw: raw["models"]["student"].update(licence="Apache-2.0", gated=True, serves="other"),
         lambda raw: raw["models"]["student"].update(url=["http://a/v1", "http://b/v1"]),
         lambda raw: raw["agents"][2].update(label="other", tables=[3]),
         lambda raw: raw.update(title="other", benchmarks=["math2"]),

@@ -49,7 +49,7 @@ def test_the_budget_holds_and_the_choice_ignores_file_order(lengths, budget, shu
 
 
 def test_the_command(tmp_path, raw, monkeypatch):
-    monkeypatch.setattr(demonstrations, "token_counter", lambda folder: thought_length)
+    monkeypatch.setattr(demonstrations, "token_counter", lambda folder, revision: thought_length)
     tests = [Task("math500-1", "question 3", ("1",), "math500")]
     write_rows(tmp_path / "math500.jsonl", [task.to_json() for task in tests])
     out = tmp_path / "out.jsonl"

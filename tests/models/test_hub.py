@@ -8,97 +8,16 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from models.fake_hub import COMMIT, NAME, Hub
 from score.errors import ScoreError
-from score.models import hub
+from score.models import folder, hub
 from score.provenance import model_digest
 
 ROOT = Path(__file__).parents[2]
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-NAME = "lab/tiny"
-
-
-class Hub(ThreadingHTTPServer):
-    """One model of the hub. As often as `cuts` says, half of the weights are sent, and then the connection ends; while
-    `hangs`, it only stands still."""
-
-    daemon_threads = True
-
-    def __init__(self, files: dict[str, bytes]) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.files, self.commit = files, COMMIT
-        self.refusal: tuple[int, str] | None = None
-        self.cuts = 0
-        self.goes_on = threading.Event()
-        self.goes_on.set()
-        self.asked: list[tuple[str, str]] = []
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
-
-    def downloads(self) -> list[str]:
-        """Names of the files that were asked for since the last call."""
-        names = [path.rsplit("/", 1)[1] for method, path in self.asked if method == "GET" and "/resolve/" in path]
-        self.asked.clear()
-        return sorted(names)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server: Hub
-
-    def do_HEAD(self) -> None:
-        self.do_GET()
-
-    def do_GET(self) -> None:
-        self.server.asked.append((self.command, path := self.path.partition("?")[0]))
-        if self.server.refusal:
-            status, code = self.server.refusal
-            return self.answer(status, b"{}", {"X-Error-Code": code} if code else {})
-        if path in (f"/api/models/{NAME}/revision/{revision}" for revision in ("main", "v1", self.server.commit)):
-            siblings = [{"rfilename": name} for name in self.server.files]
-            return self.json({"id": NAME, "sha": self.server.commit, "siblings": siblings, "tags": []})
-        if path.startswith(f"/api/models/{NAME}/revision/"):
-            return self.answer(404, b"{}", {"X-Error-Code": "RevisionNotFound"})
-        if path == f"/api/models/{NAME}/tree/{self.server.commit}":
-            sizes = {name: len(content) for name, content in self.server.files.items()}
-            rows = [{"type": "file", "path": name, "size": size, "oid": "0" * 40} for name, size in sizes.items()]
-            return self.json(rows)
-        name = path.removeprefix(f"/{NAME}/resolve/{self.server.commit}/")
-        if name in self.server.files:
-            return self.file(name, self.server.files[name])
-        return self.answer(404, b"{}", {"X-Error-Code": "RepoNotFound"})
-
-    def file(self, name: str, content: bytes) -> None:
-        headers = {"ETag": f'"{hashlib.sha256(content).hexdigest()}"', "X-Repo-Commit": self.server.commit}
-        first = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").partition("-")[0])
-        if first:
-            headers["Content-Range"] = f"bytes {first}-{len(content) - 1}/{len(content)}"
-        cut = name.endswith(".safetensors") and self.command == "GET" and self.server.cuts > 0
-        self.server.cuts -= cut
-        self.answer(206 if first else 200, content[first:], headers | {"Accept-Ranges": "bytes"}, cut=cut)
-
-    def json(self, value: object) -> None:
-        self.answer(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
-
-    def answer(self, status: int, body: bytes, headers: dict[str, str], *, cut: bool = False) -> None:
-        self.send_response(status)
-        for key, value in {"Content-Length": str(len(body)), **headers}.items():
-            self.send_header(key, value)
-        self.end_headers()
-        if self.command == "GET":
-            self.wfile.write(body[: len(body) // 2] if cut else body)
-            self.wfile.flush()
-        if cut:
-            self.server.goes_on.wait(60)
-            self.close_connection = True
-
-    def log_message(self, *args: object) -> None: ...
 
 
 @pytest.fixture
@@ -142,7 +61,13 @@ def test_a_download_is_recorded_with_its_commit_and_loads_offline(server, home, 
     done = fetch(server, home)
     assert done.returncode == 0, done.stderr
     folder = home / f"hub/models--lab--tiny/snapshots/{COMMIT}"
-    assert record(home) == {"name": NAME, "revision": "main", "commit": COMMIT, "folder": str(folder)}
+    files = record(home).pop("files")
+    told = {"name": NAME, "revision": "main", "commit": COMMIT, "folder": str(folder), "files": files}
+    assert record(home) == told
+    assert set(files) == {*os.listdir(folder)}
+    weights = server.files["model.safetensors"]
+    assert files["model.safetensors"] == {"size": len(weights), "sha256": hashlib.sha256(weights).hexdigest()}
+    assert set(files["config.json"]) == {"size", "git-sha1"}
     assert (folder / "model.safetensors").read_bytes() == server.files["model.safetensors"]
     assert {"config.json", "LICENSE"} <= set(os.listdir(folder))
     assert "pytorch_model.bin" not in os.listdir(folder), "the same weights once more"
@@ -192,7 +117,7 @@ def test_a_killed_download_leaves_no_half_model_and_the_next_one_completes_it(se
     server.cuts = 1
     server.goes_on.clear()
     snapshot = home / f"hub/models--lab--tiny/snapshots/{COMMIT}"
-    others = [snapshot / name for name in server.files if name.endswith(".json")]
+    others = [snapshot / name for name in server.files if name.endswith((".json", ".jinja", "LICENSE"))]
     first = subprocess.Popen(command(home / "record.json"), env=environment(server, home), stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60
     while not (server.cuts == 0 and all(path.exists() for path in others)) and time.monotonic() < deadline:
@@ -210,8 +135,8 @@ def test_a_killed_download_leaves_no_half_model_and_the_next_one_completes_it(se
 @pytest.mark.parametrize(
     ("refusal", "name", "revision", "message"),
     [
-        ((401, "GatedRepo"), NAME, "main", "lab/tiny: a gated model; accept its terms on its page and set HF_TOKEN"),
-        ((403, "GatedRepo"), NAME, "main", "lab/tiny: a gated model; accept its terms on its page and set HF_TOKEN"),
+        ((401, "GatedRepo"), NAME, "main", "lab/tiny is gated: accept its licence at http://127.0.0.1:"),
+        ((403, "GatedRepo"), NAME, "main", "lab/tiny is gated: accept its licence at http://127.0.0.1:"),
         (
             (401, ""),
             NAME,
@@ -224,7 +149,8 @@ def test_a_killed_download_leaves_no_half_model_and_the_next_one_completes_it(se
             "main",
             "lab/tyni: the hub has no such model, or it is private and HF_TOKEN is not set or not valid",
         ),
-        (None, NAME, "v2", "lab/tiny: the hub has no revision 'v2' of it"),
+        (None, NAME, "v2", "lab/tiny: the hub has no revision 'v2' of it; correct `revision`"),
+        (None, NAME, "f" * 40, f"lab/tiny: the hub has no revision {'f' * 40!r} of it; correct `revision`"),
         ((503, ""), NAME, "main", "lab/tiny: the hub did not answer ("),
         (None, "lab/tiny/more", "main", "lab/tiny/more: no name of a model on the hub; they are ORG/NAME"),
     ],
@@ -245,6 +171,75 @@ def test_a_hub_that_cannot_be_reached_is_one_line(server, home, how):
     assert done.returncode == 1
     assert done.stderr.splitlines()[-1].startswith("error: lab/tiny: the hub did not answer (")
     assert "Traceback" not in done.stderr
+
+
+def test_what_is_not_what_the_hub_says_is_fetched_again(server, home):
+    server.spoils = 1
+    done = fetch(server, home)
+    assert done.returncode == 0, done.stderr
+    assert "fetched again, as they are not what the hub says: model.safetensors" in done.stderr
+    assert (Path(record(home)["folder"]) / "model.safetensors").read_bytes() == server.files["model.safetensors"]
+
+
+def test_what_is_twice_not_what_the_hub_says_is_refused(server, home):
+    server.spoils = 2
+    done = fetch(server, home)
+    assert done.returncode == 1
+    assert "model.safetensors has the sha256 " in done.stderr.splitlines()[-1]
+    assert "though fetched twice" in done.stderr.splitlines()[-1]
+    assert not (home / "record.json").exists()
+
+
+def test_a_folder_that_was_torn_or_changed_later_is_told_and_mended(server, home):
+    assert fetch(server, home).returncode == 0
+    weights = Path(record(home)["folder"]) / "model.safetensors"
+    assert folder.changed(home / "record.json", whole=True) == ""
+    whole = weights.read_bytes()
+    for content, why in ((whole[:-3], f"has {len(whole) - 3} bytes, not {len(whole)}"), (whole[:-1] + b"!", "sha256")):
+        weights.resolve().write_bytes(content)
+        with pytest.raises(ScoreError, match=f"{weights} has .*; remove {home / 'record.json'}, and a rule mends it"):
+            hub.main(["--check", str(home / "record.json")])
+        assert why in folder.changed(home / "record.json", whole=True)
+        assert fetch(server, home).returncode == 0
+        assert weights.read_bytes() == whole
+    (weights.parent / "config.json").unlink()
+    assert "config.json is missing; remove" in folder.changed(home / "record.json")
+
+
+def test_a_model_that_the_cache_holds_is_taken_without_a_hub(server, home):
+    assert fetch(server, home, NAME, COMMIT).returncode == 0
+    files = record(home)["files"]
+    for refusal in ((401, "GatedRepo"), (503, "")):
+        server.refusal = refusal
+        done = fetch(server, home, NAME, COMMIT)
+        assert done.returncode == 0, done.stderr
+        assert "the hub lists no checksums" in done.stderr
+        assert record(home)["files"] == files, "as the cache calls them"
+
+
+def test_a_folder_of_ones_own_is_compared_with_the_hub(server, tmp_path):
+    def compare() -> str:
+        words = [sys.executable, "-m", "score.models.hub", "--name", NAME, "--revision", COMMIT, "--folder"]
+        words += [str(tmp_path / "source")]
+        done = subprocess.run(
+            words, env=environment(server, tmp_path / "home"), capture_output=True, text=True, timeout=120
+        )
+        assert "Traceback" not in done.stderr
+        return done.stderr.strip()
+
+    (tmp_path / "source/LICENSE").write_bytes(server.files["LICENSE"])
+    assert compare() == ""
+    (tmp_path / "source/config.json").write_text("{}")
+    size = len(server.files["config.json"])
+    assert f"source/config.json has 2 bytes, not {size} as in {NAME} at {COMMIT}; copy it there again" in compare()
+    server.refusal = (403, "GatedRepo")
+    assert f"error: {NAME} is gated: accept its licence at" in compare()
+
+
+def test_a_record_that_cannot_be_read_is_one_line(tmp_path):
+    (tmp_path / "record.json").write_text("{")
+    with pytest.raises(ScoreError, match=r"record\.json: no record of a download; remove it"):
+        folder.changed(tmp_path / "record.json")
 
 
 def test_a_model_without_safetensors_is_refused(server, home):

@@ -143,7 +143,8 @@ def _places(setup: Setup) -> Iterator[Finding]:
     config, home = setup.config, site.hub(setup.site, os.environ)
     yield from checks.division(jobs.stages(config), config)
     for name in setup.models:
-        yield places.model(name, config.models[name], home)
+        is_remote = config.models[name].engine == "endpoint"
+        yield places.endpoint(name, config.models[name]) if is_remote else places.model(name, config.models[name], home)
     for agent in jobs.trained_on_gpus(config):
         yield places.training(config, agent, home, setup.site.gpu_memory_gb)
     yield places.keys(config, setup.models, os.environ)

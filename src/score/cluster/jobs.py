@@ -19,6 +19,9 @@ from score.engine import gpus
 from score.models import made
 from score.train.launch import Layout
 
+_ACTING, _TRAINING = ("rollout", "correct", "evaluate", "variance"), ("sft", "grpo", "dpo")
+"""Rules whose jobs run an agent, or train one from the agent before it."""
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -116,6 +119,22 @@ def _stages(config: Config) -> Iterator[Stage]:
 def models(config: Config, of: Iterable[Stage]) -> list[str]:
     """Keys of the models that some jobs take, each once."""
     return list(dict.fromkeys(name for stage in of for name in stage.models))
+
+
+def loaded(config: Config, rule: str, agent: str | None) -> list[str]:
+    """Keys of the models that a job of a rule loads or asks as the config has them; what was trained is not among
+    them."""
+    roles = config.roles
+    if rule == "judge":
+        return [roles.evaluation_judge] if roles.evaluation_judge else []
+    if rule not in (*_ACTING, *_TRAINING) or agent is None:
+        return []
+    entry = lineage.agent(config, agent)
+    own = lineage.agent(config, entry.start) if rule in _TRAINING else entry
+    names = [own.model] if own.method == "prompt" else []
+    names += [lineage.teacher(config, agent)] if rule == "correct" else []
+    names += [roles.reward_judge] if rule == "grpo" and roles.reward_judge else []
+    return list(dict.fromkeys(names))
 
 
 def images(config: Config) -> list[str]:

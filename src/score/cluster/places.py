@@ -14,8 +14,10 @@ from score.cluster import jobs, site
 from score.cluster.finding import Finding, bad, good, unchecked
 from score.config import Config, lineage
 from score.config.schema import Model
-from score.engine import BASE_STUDENT
-from score.models import made
+from score.engine import BASE_STUDENT, served
+from score.errors import InfrastructureError, ScoreError
+from score.models import access, made
+from score.models.folder import COMMIT, cached, changed, commit_of, fault, weights
 from score.train.memory import GB, KINDS, Shape, estimate
 
 MODELS_PER_RUN = 7
@@ -49,15 +51,42 @@ def _base(name: str, entry: Model, home: Path) -> Finding:
     if path.startswith(("~", "$")):
         return bad(label, f"{path}: a model's path is taken as it stands", f"models.{name}.path: write the folder out")
     if rule is None or (Path(path).is_dir() and not rule.endswith(".json")):
-        return _folder(label, Path(path))
+        return _folder(label, Path(path), entry)
     if not rule.endswith(".json"):
         return good(label, f"{path}: a rule will make it on the login node")
-    if cached(path, home):
-        return good(label, f"{path}: in {home}")
-    if Path(rule).exists():
-        return bad(label, f"{path}: {rule} says that it was downloaded, but it is not in {home}", f"remove {rule}")
-    gated = "" if os.environ.get("HF_TOKEN") else " (a gated one needs HF_TOKEN)"
-    return good(label, f"{path}: will be downloaded to {home} by a rule on the login node{gated}")
+    return _of_the_hub(label, entry, home, Path(rule))
+
+
+def _of_the_hub(label: str, entry: Model, home: Path, record: Path) -> Finding:
+    path, licence = entry.path, f" (licence: {entry.licence})" if entry.licence else ""
+    found = cached(path, home, entry.revision)
+    if record.exists() and not found:
+        return bad(label, f"{path}: {record} says that it was downloaded, but it is not in {home}", f"remove {record}")
+    if record.exists():
+        try:
+            why = changed(record)
+        except ScoreError as error:
+            why = str(error)
+        return bad(label, f"{path}: {why}") if why else good(label, f"{path}: in {home}{licence}")
+    return _to_fetch(label, entry, home)
+
+
+def to_fetch(name: str, entry: Model, home: Path) -> Finding:
+    """A model that a rule is about to make or fetch: may it?"""
+    label = f"model {name}"
+    if not (made(entry) or "").endswith(".json"):
+        return good(label, f"{entry.path}: a rule will make it")
+    return _to_fetch(label, entry, home)
+
+
+def _to_fetch(label: str, entry: Model, home: Path) -> Finding:
+    path, licence = entry.path, f" (licence: {entry.licence})" if entry.licence else ""
+    found = cached(path, home, entry.revision)
+    if found and not fault(found[0]):
+        return good(label, f"{path}: in {home}; rule hub_model will check it on the login node{licence}")
+    if entry.gated and not access.has_token(home):
+        return bad(label, access.gated(path))
+    return good(label, f"{path}: rule hub_model will download it to {home} on the login node{licence}")
 
 
 def _adapter(model: str, name: str, path: str, home: Path) -> Finding:
@@ -69,23 +98,36 @@ def _adapter(model: str, name: str, path: str, home: Path) -> Finding:
             return good(label, f"adapter {name}: {path}: in {home}")
         says = f"adapter {name}: {path}: no such folder, and not in {home}"
         return bad(label, says, "download it there: no rule does, and jobs are offline")
-    found = _folder(label, Path(path), config="adapter_config.json")
-    return found if found.ok else bad(label, f"adapter {name}: {found.says}", f"correct {key}, or copy all of it there")
+    if why := fault(Path(path), config="adapter_config.json"):
+        says = why.rpartition("; ")[0]
+        return bad(label, f"adapter {name}: {says}", f"correct {key}, or copy all of it there")
+    return good(label, f"adapter {name}: {path}")
 
 
-def _folder(label: str, folder: Path, config: str = "config.json") -> Finding:
-    if not folder.is_dir():
-        return bad(label, f"{folder}: no such folder", "correct its path in the config's models")
-    wanted = [folder / config, *weights(folder)]
-    if len(wanted) == 1:
-        return bad(label, f"{folder}: holds no weights (*.safetensors, *.bin)", "copy the whole model there")
-    for file in wanted:
-        try:
-            with open(file, "rb") as opened:
-                opened.read(1)
-        except OSError as error:
-            return bad(label, f"{file}: cannot be read ({error.strerror})", "copy the whole model, or mend its rights")
-    return good(label, f"{folder}: {_size(folder) / GB:.1f} GB of weights")
+def _folder(label: str, place: Path, entry: Model) -> Finding:
+    if why := fault(place):
+        return bad(label, why)
+    commit, wanted = commit_of(place), entry.revision or ""
+    if commit and COMMIT.fullmatch(wanted) and commit != wanted:
+        says = f"{place}: it is commit {commit}, not the config's revision {wanted}"
+        return bad(label, says, "copy that one there, or correct `revision`")
+    licence = f" (licence: {entry.licence})" if entry.licence else ""
+    return good(label, f"{place}: {_size(place) / GB:.1f} GB of weights{licence}")
+
+
+def endpoint(name: str, entry: Model, *, away: bool = True) -> Finding:
+    """A remote model is the one that its entry names, as far as its server tells this machine.
+
+    Args:
+        away: jobs run on other machines.
+    """
+    label = f"model {name}"
+    try:
+        return good(label, served.check(entry, away=away))
+    except ScoreError as error:
+        return bad(label, str(error).removeprefix("models: "))
+    except InfrastructureError as error:
+        return unchecked(label, str(error))
 
 
 def training(config: Config, agent: str, home: Path, room_gb: float | None) -> Finding:
@@ -105,16 +147,6 @@ def training(config: Config, agent: str, home: Path, room_gb: float | None) -> F
         return good(label, f"{found} of {room_gb:g}")
     mend = f"training.{method}.{settings}: lower micro_batch, raise gpus (sharding: fsdp2), or set lora"
     return bad(label, f"{found}, which has {room_gb:g}", mend)
-
-
-def weights(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
-
-
-def cached(name: str, home: Path) -> list[Path]:
-    """Snapshots of a hub model in the cache that hold weights."""
-    snapshots = home.glob(f"hub/models--{name.replace('/', '--')}/snapshots/*")
-    return [folder for folder in snapshots if weights(folder)]
 
 
 def keys(config: Config, used: Iterable[str], environ: Mapping[str, str]) -> Finding:
@@ -174,7 +206,11 @@ def search_cache(config: Config, environ: Mapping[str, str]) -> Finding:
 def space(config: Config, results: Path, home: Path) -> list[Finding]:
     """Free space where results and downloaded models go, against a rough need; one finding per file system."""
     used = [config.models[name] for name in jobs.models(config, jobs.stages(config))]
-    fetched = [entry for entry in used if (made(entry) or "").endswith(".json") and not cached(entry.path, home)]
+    fetched = [
+        entry
+        for entry in used
+        if (made(entry) or "").endswith(".json") and not cached(entry.path, home, entry.revision)
+    ]
     runs = _runs_to_come(config, results)
     sizes = sorted((size(entry, home) for entry, _ in runs), reverse=True)
     best = [size(entry, home) for entry, looks in runs if looks]  # a second checkpoint, the best one
@@ -234,8 +270,8 @@ def named(name: str) -> float | None:
     return float(match[1]) * {"b": 10**9, "m": 10**6}[match[2]] if match else None
 
 
-def _size(folder: Path) -> int:
-    return sum(file.stat().st_size for file in weights(folder))
+def _size(place: Path) -> int:
+    return sum(file.stat().st_size for file in weights(place))
 
 
 def existing(folder: Path) -> Path:

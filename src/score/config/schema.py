@@ -64,7 +64,9 @@ class Model(Section):
 
     engine: Literal["transformers", "vllm", "endpoint", "oracle"]
     path: str | None = Field(None, description="hub name or folder; micro: the shipped base student")
-    revision: str | None = Field(None, description="hub revision")
+    revision: str | None = Field(None, description="hub revision: a commit, a tag or a branch; null: main as it is")
+    licence: str | None = Field(None, description="of the model: its SPDX word, or its name")
+    gated: bool = Field(False, description="the hub gives it to accounts that accepted its licence (HF_TOKEN)")
     label: str | None = Field(None, description="name in tables")
     context: Count = Field(8192, description="tokens of conversation plus reply")
     dtype: Literal["float32", "bfloat16", "auto"] = "auto"
@@ -75,6 +77,7 @@ class Model(Section):
     url: str | list[str] | None = Field(
         None, description="endpoint: base URL of an OpenAI-compatible server, or several that share the work"
     )
+    serves: str | None = Field(None, description="endpoint: what its list of models calls it, where that is not `path`")
     api_key_env: str | None = Field(
         "OPENAI_API_KEY", description="endpoint: environment variable that holds the key; null: it asks for none"
     )

@@ -58,11 +58,11 @@ def within_budget(
     return chosen, total
 
 
-def token_counter(folder: str) -> Callable[[Trajectory], int]:
+def token_counter(folder: str, revision: str | None = None) -> Callable[[Trajectory], int]:
     """Counts a trajectory's tokens with the tokenizer and chat template of a model folder or hub name."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, revision=revision)
 
     def count(trajectory: Trajectory) -> int:
         chat = [message.chat() for message in trajectory_messages(trajectory)]
@@ -75,6 +75,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make demonstrations from a published trajectory file.")
     parser.add_argument("--raw", required=True, type=Path, help="the published file, as fetched")
     parser.add_argument("--tokenizer", required=True, help="model folder or hub name of the student")
+    parser.add_argument("--revision", help="of the hub name")
     parser.add_argument("--max-tokens", required=True, type=int)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--near", type=float, help="share of n-grams that makes a question nearly a test question")
@@ -85,7 +86,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     tests = {path.stem: read_tasks(path) for path in args.exclude}
     dropped = find_contamination([trajectory.task for trajectory in trajectories], tests, args.near).dropped
     clean = [trajectory for trajectory in trajectories if trajectory.task.id not in dropped]
-    chosen, n_tokens = within_budget(clean, token_counter(args.tokenizer), args.max_tokens, args.seed)
+    chosen, n_tokens = within_budget(clean, token_counter(args.tokenizer, args.revision), args.max_tokens, args.seed)
     if not chosen:
         raise ScoreError(f"{args.raw}: no demonstration fits into {args.max_tokens} tokens; raise --max-tokens")
     write_rows(args.out, (trajectory.to_json() for trajectory in chosen))

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from score.config.schema import Model
-from score.engine import gpus, vllm
+from score.engine import gpus, served, vllm
 from score.engine.base import Engine
 from score.errors import ScoreError
 from score.provenance import model_digest
@@ -60,7 +60,9 @@ def open_engine(model: Model, log: Path, *, path: str | None = None, seed: int =
     if model.engine == "endpoint":
         if path is not None:
             raise ScoreError(f"an endpoint at {', '.join(model.urls)} cannot serve the trained model {path}")
-        yield openai.connect(model, model.path or "default")
+        engine = openai.connect(model, model.path or "default")
+        served.check_in_job(model)
+        yield engine
     elif model.engine == "oracle":
         options = ["--leap", str(model.leap), "--seed", str(seed), "--accuracy", str(model.accuracy)]
         with serve(lambda port: [sys.executable, "-m", "score.micro.server", "--port", port, *options], log) as server:

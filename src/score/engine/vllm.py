@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 
 from score.config.schema import Model
 from score.engine.adapter import Adapter, adapter_in
@@ -59,7 +60,7 @@ def _command(model: Model, folder: str, place: list[str], called: str, *, traine
         words += ["--tensor-parallel-size", str(model.gpus)]
     if model.memory_fraction is not None:
         words += ["--gpu-memory-utilization", str(model.memory_fraction)]
-    if model.revision and not trained:
+    if model.revision and not trained and not Path(folder).is_dir():
         words += ["--revision", model.revision, "--tokenizer-revision", model.revision]
     if model.adapters and not trained:
         words += ["--enable-lora", "--lora-modules", *(f"{name}={path}" for name, path in model.adapters.items())]

@@ -9,6 +9,7 @@ from score.cluster import places
 from score.config import Config
 from score.config.schema import Model
 from score.engine import resolve_path
+from score.models.folder import cached
 from score.plan.assumptions import Assumptions
 from score.train.memory import Shape
 
@@ -31,7 +32,7 @@ def _parameters(name: str, entry: Model, home: Path, assumed: Assumptions) -> fl
     if (own := assumed.of("parameters", name)) is not None:
         return own
     path = resolve_path(entry.path or "")
-    folders = [Path(path)] if Path(path).is_dir() else places.cached(path, home)
+    folders = [Path(path)] if Path(path).is_dir() else cached(path, home)
     shape = _shape(folders[0] / "config.json") if folders else None
     return float(shape.parameters) if shape else places.named(path) or places.named(name)
 
