@@ -74,4 +74,4 @@ lock: $(VENV)/.complete  ## resolve envs/*.in anew into envs/*.lock
 	bash envs/lock.sh $(CURDIR)/$(BIN)
 
 clean:  ## remove the demo's results; everything else stays
-	rm -rf results/micro results/micro_leap0 results/micro_long results/micro_teachers results/tiny results/tiny_teachers
+	rm -rf results/micro results/micro_leap0 results/micro_long results/micro_teachers results/smoke results/smoke_server.* results/tiny results/tiny_teachers

@@ -72,8 +72,7 @@ class Acting:
     ) -> list[Trajectory]:
         """One trajectory per attempt, in order; finished ones are read from `rows`, new ones appended to it.
 
-        Attempts that an infrastructure failure ended are tried once more before they are left at that. Raises
-        `InfrastructureError` if it ended all of them: then something is down.
+        Attempts that an infrastructure failure ended are tried once more before they are left at that.
         """
         for again in (False, True):
             done = self._pass(attempts, sampling, rows, f"{label}, second try" if again else label, plan, sessions)
@@ -81,9 +80,6 @@ class Acting:
             if not failed:
                 break
             log.warning("%s: %d of %d attempts met an infrastructure failure", label, failed, len(done))
-        if done and failed == len(done):
-            why = done[0].meta.get("failure", "no reason given")
-            raise InfrastructureError(f"none of {failed} attempts has an outcome: {why}; mend that and run it again")
         return done
 
     def _pass(
@@ -129,6 +125,17 @@ class Acting:
         samplings = [sampling.model_dump(), plan and plan.model_dump()]
         task = [attempt.task.id, attempt.task.question, attempt.task.answers, attempt.task.meta.get("metric")]
         return content_key(task, forced, attempt.number, samplings, self.seed, self.digest, self.system, self.identity)
+
+
+def require_outcomes(trajectories: Sequence[Trajectory]) -> None:
+    """Of a whole stage or shard. Raises `InfrastructureError` if none of several attempts has an outcome: something is
+    down, and a run that goes on would take that for its result."""
+    broken = [trajectory for trajectory in trajectories if trajectory.stop == StopReason.INFRASTRUCTURE_ERROR]
+    if len(broken) == len(trajectories) > 1:
+        raise InfrastructureError(
+            f"none of {len(broken)} attempts has an outcome; the first, {broken[0].task.id}: "
+            f"{broken[0].meta.get('failure', 'no reason given')}; mend that and run it again"
+        )
 
 
 @contextlib.contextmanager

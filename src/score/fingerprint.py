@@ -47,7 +47,6 @@ _MICRO = (
 _DEGRADED = ("micro/mutations.py", "micro/degraded.py")
 _TRAINING = (
     "engine/adapter.py",
-    "engine/kept.py",
     "engine/transformers.py",
     *(f"train/{name}.py" for name in ("rows", "start", "order", "optim", "fit", "output", "ranks", "monitor")),
 )
@@ -173,6 +172,8 @@ def deciding(value: Any) -> Any:
     }.get(type(value))
     if isinstance(value, Optim):
         excluded = _PLACES | _LIMITS | _UPKEEP
+    if isinstance(value, Model) and value.forms is None:
+        excluded = excluded | {"forms"}
     if isinstance(value, Model) and value.path:
         excluded = excluded | {"url"}  # where it is; without a path the address is all that says which model it is
     return value.model_dump(mode="json", exclude=excluded) if isinstance(value, Section) else value
@@ -181,6 +182,7 @@ def deciding(value: Any) -> Any:
 def judging(config: Config, **more: Any) -> str:
     """Fingerprint of the evaluation judge's verdicts: its model, its sampling, and the code that asks and reads."""
     judge = config.models.get(config.roles.evaluation_judge or "")
+    judge = judge and judge.model_copy(update={"forms": None})  # they hold turns, and a verdict is none
     return content_key(deciding(judge), deciding(config.sampling.judge), code(VERDICTS), more)
 
 

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from score import cli, fingerprint, shards
-from score.attempts import Acting, Attempt, acting, open_tools, work_rows
+from score.attempts import Acting, Attempt, acting, open_tools, require_outcomes, work_rows
 from score.config import Config, read
 from score.correct.teacher import Failure, Teacher, unanswered
 from score.data.metric import by_rules
@@ -121,6 +121,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         agent = agent.counted(usage)
         attempts = [Attempt(task) for task in args.shard.take(tasks)]
         done = agent.run(attempts, sampling.step, rows, f"rollout {args.agent}", plan=sampling.plan)
+        require_outcomes(done)
         teacher = asking(agent, replies)
         marked = mark_right(done, teacher)
         facts = {

@@ -13,6 +13,7 @@ from score.errors import ScoreError
 ROOT = Path(__file__).parents[2]
 PAPER = yaml.safe_load((ROOT / "config.yaml").read_text())
 MICRO = merge(PAPER, yaml.safe_load((ROOT / "configs/micro.yaml").read_text()))
+SERVED = {"engine": "vllm", "path": "models/small"}
 
 
 @pytest.mark.parametrize("overlay", [None, *sorted((ROOT / "configs").glob("*.yaml"))])
@@ -36,6 +37,13 @@ def changed(path, value, base=MICRO):
     [
         ("protokol", {}, r"protokol: unknown key; did you mean 'protocol'\?"),
         ("protocol.max_step", 3, r"protocol.max_step: unknown key; did you mean 'max_steps'\?"),
+        (
+            "models.student.forms",
+            {"step": "x"},
+            "models.student.forms: only a vLLM holds turns to a form, not engine 'tr",
+        ),
+        ("models.served", SERVED | {"forms": {"plan": "("}}, r"models.served.forms.plan: not a regular expression \("),
+        ("models.served", SERVED | {"forms": {"plan": ""}}, "models.served.forms.plan: .*at least 1 character"),
         ("protocol.max_steps", 0, "protocol.max_steps: .*greater than or equal to 1"),
         ("agents.3.metod", "sft", r"agents.3.metod: unknown key; did you mean 'method'\?"),
         ("training.sft.score_sft.learning_rate", 1, "training.sft.score_sft.learning_rate: unknown key"),

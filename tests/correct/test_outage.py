@@ -103,3 +103,18 @@ def test_a_student_that_is_down_is_left_out_and_counted_and_stops_nobody(tmp_pat
         acting = Acting(CONFIG, "a", 0, "digest", ScriptedAsyncEngine(student), LocalPool(), {})
         records = mentor_with(acting, teacher()[0], TASKS, rows)
     assert [record.outcome for record in records] == ["solved", "failed", "solved"]
+
+
+def test_a_server_can_hold_the_teacher_to_the_turns_that_there_are(tmp_path):
+    with stage(tmp_path, lambda text: '{"step": 1}') as (run, engine):
+        run()
+    located = [
+        request.schema for request in engine.requests if request.schema and "step" in request.schema["properties"]
+    ]
+    assert located
+    for schema in located:
+        whole, none = schema["properties"]["step"]["anyOf"]
+        assert whole == {"type": "integer", "enum": [0, 1]}
+        assert none == {"type": "null"}
+    rewritten = [request for request in engine.requests if request.schema is None]
+    assert {request.turn for request in rewritten} == {"step"}

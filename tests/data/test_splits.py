@@ -170,6 +170,9 @@ def test_seeds(tmp_path):
     assert (first.id, first.answers, first.dataset) == (question_id("how many"), ("Two",), "search_x")
     assert first.meta == {"published_id": "u1", "metric": "judge", "published_answer": rows[0]["true_answer"]}
     assert (second.answers, second.meta) == (("\\frac{1}{2}",), {"published_id": "u3", "metric": "judge", "level": 2})
+    seeds_main(["--raw", str(tmp_path / "search_x_seed.jsonl"), "--out", str(tmp_path / "one.jsonl"), "--limit", "1"])
+    (one,) = read_rows(tmp_path / "one.jsonl")
+    assert one["id"] in (first.id, second.id)
     write_rows(tmp_path / "other.jsonl", rows)
     with pytest.raises(ScoreError, match="must start with one of math, search"):
         read_seeds(tmp_path / "other.jsonl")

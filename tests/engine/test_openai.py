@@ -9,7 +9,7 @@ import pytest
 from answering import REQUEST, ask, at, complete, refusal, reply
 
 from score.agent.protocol import Message
-from score.config.schema import Model, Sampling
+from score.config.schema import Forms, Model, Sampling
 from score.engine import openai as client
 from score.engine.base import Request
 from score.engine.serve import Server
@@ -102,6 +102,18 @@ def test_a_schema_is_sent_as_a_strict_response_format(server):
         "type": "json_schema",
         "json_schema": {"name": "reply", "schema": SCHEMA, "strict": True},
     }
+
+
+FORMS = Forms(step="<thought>.+</thought><code>.+</code>")
+
+
+@pytest.mark.parametrize(
+    ("turn", "held"), [("step", {"structured_outputs": {"regex": FORMS.step}}), ("plan", {}), (None, {})]
+)
+def test_a_turn_is_held_to_its_form_and_nothing_else_is(server, turn, held):
+    ask(server, reply("x"), request=dataclasses.replace(REQUEST, turn=turn), forms=FORMS)
+    (sent,) = server.seen
+    assert {key: value for key, value in sent.items() if key == "structured_outputs"} == held
 
 
 def test_a_server_without_schemas_is_asked_without_from_then_on(server, caplog):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from score.agent.protocol import step_text
-from score.config.training import Sft
+from score.config.training import Lora, Sft
 from score.errors import ScoreError
 from score.records import Step, StopReason, Task, Trajectory
 from score.train import sft
@@ -144,20 +144,34 @@ def test_muon_resumes_too(random_student, tmp_path):
     assert [g["lr"] for g in again.param_groups] == [g["lr"] for g in optimizer.param_groups] == [0.01, 0.002]
 
 
-def test_small_logits_are_held_and_give_the_same_training(random_student, tmp_path, monkeypatch):
-    """TRL computes the logits of any size twice; without that, losses and gradients are those it finds."""
+@pytest.mark.parametrize("adapter", [None, Lora(r=4, alpha=8)])
+def test_small_logits_are_held_and_give_the_same_training(random_student, tmp_path, monkeypatch, adapter):
+    """TRL computes the logits of any size twice; without that, losses, gradients and what else is logged are the same."""
     _, codec = random_student
-    data = training_set([trajectory("B" + "a" * i) for i in range(8)], codec, 256)
-    settings = SETTINGS.model_copy(update={"epochs": 2})
+    data = training_set([_of_length(i) for i in range(8)], codec, 256)
+    labelled = [sum(label != -100 for label in row["labels"]) for row in data.rows]
+    assert len(set(labelled)) > 4, "else a mean of means is the mean"
+    settings = SETTINGS.model_copy(update={"epochs": 2, "lora": adapter})
+    fused = []
 
-    def losses(limit: int) -> list[tuple[float, float]]:
+    def rows(limit: int) -> list[dict]:
         monkeypatch.setattr(sft, "LOGITS", limit)
         model = copy.deepcopy(random_student[0])
-        history = train(model, codec, data, settings, tmp_path / str(limit), 0, "test")[1]
-        return [(row["loss"], row["grad_norm"]) for row in history if "loss" in row]
+        fused.append([])
+        with _hooked(model, lambda module, args, kwargs: fused[-1].append("fused_lm_head" in kwargs)):
+            history = train(model, codec, data, settings, tmp_path / str(limit), 0, "test")[1]
+        columns = ("loss", "grad_norm", "entropy", "mean_token_accuracy")
+        return [{name: row[name] for name in columns} for row in history if "loss" in row]
 
-    vocabulary = random_student[0].config.vocab_size
-    assert sft.logits_fit(settings, vocabulary)
-    held, not_held = losses(sft.LOGITS), losses(0)
+    assert sft.logits_fit(settings, random_student[0].config.vocab_size)
+    held, not_held = rows(sft.LOGITS), rows(0)
     assert len(held) == 4
     assert held == [pytest.approx(row, rel=1e-4) for row in not_held]
+    if adapter is None:
+        assert not any(fused[0])
+        assert all(fused[1])
+
+
+def _of_length(n: int):
+    code = "\n".join(["x = 5"] * (1 + n)) + "\nprint(x)"
+    return trajectory(f"t{n}", steps=(Step("Find Ba", code, "5", text=step_text("Find Ba", code)), *trajectory().steps))

@@ -55,8 +55,8 @@ class Price(Section):
 class Forms(Section):
     """Regular expressions that a server holds the agent's turns to."""
 
-    plan: str | None = None
-    step: str | None = None
+    plan: str | None = Field(None, min_length=1)
+    step: str | None = Field(None, min_length=1)
 
 
 class Model(Section):

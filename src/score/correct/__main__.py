@@ -16,7 +16,7 @@ from pathlib import Path
 
 from score import cli, fingerprint, shards
 from score.agent.sessions import Rewinding
-from score.attempts import Acting, Attempt, acting, open_tools, work_rows
+from score.attempts import Acting, Attempt, acting, open_tools, require_outcomes, work_rows
 from score.config import Config, lineage, read
 from score.correct.mps import Mentored, Start, mentor
 from score.correct.sets import summarise
@@ -36,8 +36,8 @@ log = logging.getLogger("correct")
 def mentor_with(agent: Acting, teacher: Teacher, tasks: Sequence[Task], rows: ResumableRows) -> list[Mentored]:
     """Mentored problem solving with a real student and teacher; the student's attempts are kept in `rows`.
 
-    Raises `InfrastructureError` at the end if the teacher could not be reached about a task, so that an outage makes no
-    training set smaller: what is done is kept, and the next run asks for the rest.
+    Raises `InfrastructureError` at the end if the teacher could not be reached about a task, or the student about any, so
+    that an outage makes no training set smaller: what is done is kept, and the next run asks for the rest.
     """
     config = agent.config
 
@@ -52,6 +52,7 @@ def mentor_with(agent: Acting, teacher: Teacher, tasks: Sequence[Task], rows: Re
 
     with Rewinding(agent.pool, agent.tools, config.sandbox.kept) as sessions:
         records = mentor(tasks, play, teacher.review, config.correct.max_corrections, report)
+    require_outcomes([record.attempts[0] for record in records])
     if missing := [record for record in records if _unanswered(record)]:
         _, reason = missing[0].failure.split(": ", 1)
         raise InfrastructureError(

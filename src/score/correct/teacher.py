@@ -179,8 +179,9 @@ class Teacher:
         prompt = prompts.load("locate").render(
             question=task.question, reference=" or ".join(task.answers), trajectory=_text_of(attempt, len(steps))
         )
-        turns = {"step": {"enum": [*range(len(steps) + 1), None]}}
-        located = await self._ask_json("locate", prompt, _Location, task, len(steps), turns)
+        there = {"type": "integer", "enum": [*range(len(steps) + 1)]}
+        narrower = {"step": {"anyOf": [there, {"type": "null"}]}}
+        located = await self._ask_json("locate", prompt, _Location, task, len(steps), narrower)
         k = located.step
         if k is None:
             return Failure("no_wrong_step", located.analysis)
@@ -228,18 +229,18 @@ class Teacher:
         return completion
 
     async def _ask_json(
-        self, name: str, prompt: replies.Prompt, schema: type[T], task: Task, turn: int,
+        self, name: str, prompt: replies.Prompt, schema: type[T], task: Task, what: object,
         narrower: Mapping[str, Any] | None = None,
     ) -> T:  # fmt: skip
         """`narrower`: of the schema's properties, for a server that can hold the model to them."""
 
         async def complete(prompt: tuple[Message, ...], schema: dict[str, Any]) -> Completion:
             schema = schema | {"properties": schema["properties"] | dict(narrower or {})}
-            return await self._ask(prompt, self.judge, task, turn, schema=schema)
+            return await self._ask(prompt, self.judge, task, what, schema=schema)
 
         reply = await replies.ask(complete, prompt, schema)
         if reply.first is not None:
-            self._repaired[content_key(name, task.id, turn, [message.content for message in prompt])] = reply.repaired
+            self._repaired[content_key(name, task.id, what, [message.content for message in prompt])] = reply.repaired
         if reply.failure is not None:
             raise _Failed(reply.failure, f"{name}: {reply.text[:200]!r}")
         return reply.value

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
-from transformers import Cache, DynamicCache
+from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 LIMIT = 2**30
-"""Bytes of keys and values that are kept at most; what is beyond them is read anew."""
+"""Bytes of keys and values that one call leaves to the next at most; what is beyond them is read anew."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +51,22 @@ class Kept:
     not in it, nor anything of a model whose layers keep less than every token.
     """
 
+    @classmethod
+    def of(cls, model: PreTrainedModel) -> Kept:
+        """What pays for a model and changes nothing: on a CPU, since on a GPU reading is cheap beside decoding and
+        memory is not; in float32, where it is rounding; with rotary positions, which padding within a row leaves alone.
+        """
+        rotary = getattr(model.config.get_text_config(), "rope_parameters", None) is not None
+        pays = model.device.type == "cpu" and model.dtype == torch.float32 and rotary
+        return cls() if pays else cls(limit=0)
+
     def __init__(self, limit: int = LIMIT) -> None:
         self.limit, self._room = limit, limit
         self._last: dict[tuple[int, ...], torch.Tensor] = {}
         self._coming: dict[tuple[int, ...], torch.Tensor] = {}
 
-    def next_call(self) -> None:
+    def end_call(self) -> None:
+        """What this call kept is for the next one; what the one before it kept is not needed any more."""
         self._last, self._coming, self._room = self._coming, {}, self.limit
 
     def found(self, prompt: Prompt) -> Prompt:
@@ -99,7 +109,7 @@ class Kept:
         for row, (prompt, turn) in enumerate(zip(batch.prompts, turns, strict=True)):
             ids = (*prompt.ids, *turn)
             size = len(tensors) * tensors[0][row, :, 0].nbytes * len(ids)
-            if not turn or size > self._room:
+            if not turn or ids in self._coming or size > self._room:
                 continue
             fresh = slice(batch.width - len(prompt.ids) + prompt.read, batch.width + len(turn))
             parts = [

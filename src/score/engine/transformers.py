@@ -83,11 +83,9 @@ class TransformersEngine:
         self.logprobs = logprobs
         tokenizer = codec.tokenizer
         self.pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else codec.eos_id
-        # On a GPU reading is cheap beside decoding, and its memory is not.
-        self.kept = Kept() if model.device.type == "cpu" else Kept(limit=0)
+        self.kept = Kept.of(model)
 
     def complete(self, requests: Sequence[Request]) -> list[Completion]:
-        self.kept.next_call()
         prompts = [self._prompt(request) for request in requests]
         completions = [Completion("", "context", prompt_tokens=len(prompt.ids)) for prompt in prompts]
         fitting = [i for i, prompt in enumerate(prompts) if len(prompt.ids) + 1 < self.context]
@@ -101,6 +99,7 @@ class TransformersEngine:
                 decoded = self._decode([prompts[i] for i in rows], sampling, [requests[i].seed for i in rows])
                 for i, (ids, logprobs) in zip(rows, decoded, strict=True):
                     completions[i] = self._completion(ids, logprobs, prompts[i])
+        self.kept.end_call()
         return completions
 
     def _prompt(self, request: Request) -> Prompt:

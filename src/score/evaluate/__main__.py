@@ -20,7 +20,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from score import cli, fingerprint, shards
-from score.attempts import Acting, Attempt, acting, open_tools, work_rows
+from score.attempts import Acting, Attempt, acting, open_tools, require_outcomes, work_rows
 from score.config import Config, read
 from score.data.metric import metric_of
 from score.jsonl import ResumableRows, write_rows
@@ -92,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ):
         agent = agent.counted(usage)
         done = attempt(agent, attempts, rows)
+        require_outcomes(done)
         facts = {"seed": args.seed, "model": agent.digest, "sandbox": [*agent.pool.layers, agent.pool.versions]}
         facts |= {"stage": "evaluate", "agent": args.agent, **usage.facts()}
     write_rows(args.out, [trajectory.to_json() for trajectory in done])

@@ -70,9 +70,25 @@ def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int,
 
         def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
             """TRL's computes the logits twice rather than hold them; the same loss, from the model, does not."""
-            if not plain:
+            if not plain or self.aux_loss_enabled:  # of experts, which TRL scales otherwise than the model
                 return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
-            return Trainer.compute_loss(self, model, inputs | {"use_cache": False}, return_outputs, num_items_in_batch)
+            whole = inputs | {"use_cache": False}
+            loss, outputs = Trainer.compute_loss(self, model, whole, True, num_items_in_batch)
+            self._note(outputs.logits, inputs["labels"])
+            return (loss, outputs) if return_outputs else loss
+
+        @torch.no_grad()
+        def _note(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
+            """Logs what TRL's loss logs: entropy and accuracy, means over the labelled tokens of all processes."""
+            following = labels[:, 1:]
+            logps = logits[:, :-1][following != -100].float().log_softmax(dim=-1)
+            wanted = following[following != -100]
+            sums = torch.stack([-(logps.exp() * logps).sum(), (logps.argmax(dim=-1) == wanted).sum().float()])
+            sums = torch.cat([sums, sums.new_tensor([len(wanted)])])
+            entropy, right, count = self.accelerator.gather_for_metrics(sums[None]).sum(dim=0).tolist()
+            mode = "train" if self.model.training else "eval"
+            self._metrics[mode]["entropy"].append(entropy / max(count, 1))
+            self._metrics[mode]["mean_token_accuracy"].append(right / max(count, 1))
 
     torch.manual_seed(seed)
     arguments = SFTConfig(
