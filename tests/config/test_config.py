@@ -40,7 +40,7 @@ def changed(path, value, base=MICRO):
         (
             "models.student.forms",
             {"step": "x"},
-            "models.student.forms: only a vLLM holds turns to a form, not engine 'tr",
+            "models.student.forms: only a vLLM holds turns to a form, not",
         ),
         ("models.served", SERVED | {"forms": {"plan": "("}}, r"models.served.forms.plan: not a regular expression \("),
         ("models.served", SERVED | {"forms": {"plan": ""}}, "models.served.forms.plan: .*at least 1 character"),

@@ -36,8 +36,8 @@ log = logging.getLogger("correct")
 def mentor_with(agent: Acting, teacher: Teacher, tasks: Sequence[Task], rows: ResumableRows) -> list[Mentored]:
     """Mentored problem solving with a real student and teacher; the student's attempts are kept in `rows`.
 
-    Raises `InfrastructureError` at the end if the teacher could not be reached about a task, or the student about any, so
-    that an outage makes no training set smaller: what is done is kept, and the next run asks for the rest.
+    Raises `InfrastructureError` at the end if the teacher could not be reached about a task, or the student about any,
+    so that an outage makes no training set smaller: what is done is kept, and the next run asks for the rest.
     """
     config = agent.config
 
