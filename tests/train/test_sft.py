@@ -146,7 +146,7 @@ def test_muon_resumes_too(random_student, tmp_path):
 
 @pytest.mark.parametrize("adapter", [None, Lora(r=4, alpha=8)])
 def test_small_logits_are_held_and_give_the_same_training(random_student, tmp_path, monkeypatch, adapter):
-    """TRL computes the logits of any size twice; without that, losses, gradients and what else is logged are the same."""
+    """TRL computes the logits of any size twice; without that, all that is logged is the same."""
     _, codec = random_student
     data = training_set([_of_length(i) for i in range(8)], codec, 256)
     labelled = [sum(label != -100 for label in row["labels"]) for row in data.rows]
