@@ -126,7 +126,10 @@ def test_a_server_that_dies_shows_its_own_last_lines(tmp_path):
 
 
 def test_the_first_error_is_shown_however_long_a_shutdown_goes_on(tmp_path):
-    program = "print('RuntimeError: out of memory'); print('closing\\n' * 50); raise SystemExit(1)"
+    program = (
+        "print('WARNING a low limit can cause OSError: too many open files'); print('RuntimeError: out of memory'); "
+        "print('closing\\n' * 50); raise SystemExit(1)"
+    )
     message = r"first error: RuntimeError: out of memory; last lines"
     with pytest.raises(InfrastructureError, match=message) as failed, serve(command(program), tmp_path / "l"):
         pass

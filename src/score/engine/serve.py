@@ -67,7 +67,7 @@ class Server:
         """The first error that the server named, which a long shutdown may follow, and its last lines."""
         said = self.said()
         error = _ERROR.search(said)
-        first = f"its first error: {error[0][:300]}; " if error else ""
+        first = f"its first error: {error[1][:300]}; " if error else ""
         return first + f"last lines of {self.log}: " + " | ".join(said.splitlines()[-lines:])
 
     def said(self) -> str:
@@ -76,7 +76,8 @@ class Server:
             return file.read().decode("utf-8", "replace")
 
 
-_ERROR = re.compile(r"\b[A-Z]\w*(?:Error|Exception): .+")
+_ERROR = re.compile(r"^(?!.*\bWARNING\b).*?\b([A-Z]\w*(?:Error|Exception): .+)", re.MULTILINE)
+"""A warning may tell of errors that have not come."""
 
 
 @contextlib.contextmanager
