@@ -25,15 +25,18 @@ def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None
         logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` blocks end the servers they started
     threading.Thread(target=_end_with_the_workflow, daemon=True).start()
-    failed = False
+    code = 0
     try:
         _name_disk_errors(main, argv)
     except* (ScoreError, InfrastructureError) as group:  # a group where concurrent tasks failed
         for error in dict.fromkeys(map(str, _leaves(group))):
             print(f"error: {error}", file=sys.stderr)
-        failed = True
-    if failed:
-        sys.exit(1)
+        code = 1
+    except* KeyboardInterrupt:  # Snakemake's way to end its jobs, and a keyboard's
+        print("error: interrupted; what is done is kept, start again", file=sys.stderr)
+        code = 130
+    if code:
+        sys.exit(code)
 
 
 _DISK = {
