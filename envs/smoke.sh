@@ -7,7 +7,7 @@ overlay=results/smoke_server.yaml log=results/smoke_server.log
 [ "${1:-}" = --profile ] || set -- --profile local "$@"
 
 echo "The smoke run: a small real model through every rule of the paper's experiment."
-echo "Estimate: an hour to an hour and a half on two cores the first time; what is finished is not repeated."
+echo "Estimate: half an hour to an hour on two cores the first time; what is finished is not repeated."
 
 server='' workflow=''
 finish() {

@@ -81,11 +81,11 @@ def train(model, codec, data: TrainingSet, settings: Sft, work: Path, seed: int,
         def _note(self, logits: torch.Tensor, labels: torch.Tensor) -> None:
             """Logs what TRL's loss logs: entropy and accuracy, means over the labelled tokens of all processes."""
             following = labels[:, 1:]
-            logps = logits[:, :-1][following != -100].float().log_softmax(dim=-1)
-            wanted = following[following != -100]
+            labelled = following != -100
+            logps, wanted = logits[:, :-1][labelled].float().log_softmax(dim=-1), following[labelled]
             sums = torch.stack([-(logps.exp() * logps).sum(), (logps.argmax(dim=-1) == wanted).sum().float()])
             sums = torch.cat([sums, sums.new_tensor([len(wanted)])])
-            entropy, right, count = self.accelerator.gather_for_metrics(sums[None]).sum(dim=0).tolist()
+            entropy, right, count = self.accelerator.gather(sums[None]).sum(dim=0).tolist()
             mode = "train" if self.model.training else "eval"
             self._metrics[mode]["entropy"].append(entropy / max(count, 1))
             self._metrics[mode]["mean_token_accuracy"].append(right / max(count, 1))
