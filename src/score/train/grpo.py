@@ -287,10 +287,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     config = read(args.config)
     agent = lineage.agent(config, args.agent)
     settings = config.training.grpo[agent.settings]
-    judges = [config.models[config.roles.reward_judge]] if config.roles.reward_judge else []
+    judges = {"reward_judge": config.models[config.roles.reward_judge]} if config.roles.reward_judge else {}
     ours = {"gpus": Layout.of(config, agent.name).gpus}
     trained = config.models[lineage.base_model(config, agent.name)].model_copy(update=ours)
-    keep_gpus(trained, **dict(zip(["reward_judge"], judges, strict=False)))
+    keep_gpus(trained, **judges)
     ranks.start()
     from score.train.output import finish
     from score.train.start import load_start
@@ -311,7 +311,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     counted = ranks.gathered([usage.facts()])
     facts = {"stage": "grpo", "agent": agent.name, "title": config.title, "seed": args.seed, **ranks.facts()}
     facts |= {**counted[0], "usage": gathered(counted)}
-    facts["reward_judge"] = {"name": config.roles.reward_judge, "model": digest_of(judges[0])} if judges else None
+    facts["reward_judge"] = (
+        {"name": config.roles.reward_judge, "model": digest_of(judges["reward_judge"])} if judges else None
+    )
     counts |= {"used": len(rows) - len(left_out.rows), **left_out.counts}
     record = provenance(fingerprint.settings(config, "grpo", agent.name), start=start.digest, data=counts, **facts)
     finish(args.out, model, start, history, record, work, settings, left_out)
