@@ -292,15 +292,26 @@ def test_a_full_disk_ends_jobs_with_one_line_and_loses_nothing(checkout, images,
         assert path.read_bytes().startswith(content[: content.rfind(b"\n") + 1])
 
 
-def test_a_model_that_cannot_be_read_is_one_line(tmp_path, checkout, images):
+def test_a_model_that_no_job_can_load_is_one_line(tmp_path, checkout, images):
     workflow = checkout("model")
     model = tmp_path / "torn"
     shutil.copytree(ROOT / "src/score/micro/weights", model)
-    weights = model / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:1000])
-    target = "results/tiny/eval/untrained/0/math2.jsonl"
-    failed = workflow.run("--retries", "0", "--config", f"models={{student: {{path: {model}}}}}", "--", target)
-    assert failed.returncode != 0
+    weights, whole = model / "model.safetensors", (model / "model.safetensors").read_bytes()
+    words = ["--retries", "0", "--config", f"models={{student: {{path: {model}}}}}"]
+    words += ["--", "results/tiny/eval/untrained/0/math2.jsonl"]
+
+    weights.write_bytes(whole[:1000])
+    torn = workflow.run(*words)
+    assert torn.returncode != 0
+    assert f"error: models.student: {model}: model.safetensors is torn; copy it there again" in torn.stdout
+    assert not workflow.path("data").exists(), "no job has run"
+
+    # Whole files of an architecture that only the model library can refuse, so the job's own log tells it.
+    weights.write_bytes(whole)
+    config = json.loads((model / "config.json").read_text()) | {"model_type": "unheard_of"}
+    (model / "config.json").write_text(json.dumps(config))
+    unknown = workflow.run(*words)
+    assert unknown.returncode != 0
     logs = "".join(path.read_text() for path in workflow.path("logs/eval").rglob("*.log"))
     assert f"error: {model}: not a model that can be loaded here" in logs
     assert "Traceback" not in logs
