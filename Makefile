@@ -40,7 +40,7 @@ demo-full: $(READY)  ## three seeds, demonstrations with and without leaps, and 
 	@bash envs/demo.sh --full
 
 smoke: $(READY) $(SERVE)/.complete  ## a small real model through every rule of the paper's experiment; makes .serve (2.5 GB)
-	@SCORE_VLLM_PYTHON=$(CURDIR)/$(SERVE)/bin/python bash envs/smoke.sh
+	@SCORE_VLLM_PYTHON=$(CURDIR)/$(SERVE)/bin/python bash envs/smoke.sh $(ARGS)
 
 test: $(READY) check  ## checks, unit tests, and the whole workflow on a tiny micro-world
 	$(BIN)/python -m pytest -m "not slow and not slurm and not vllm and not gpu"

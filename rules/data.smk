@@ -117,13 +117,16 @@ localrules:
 rule hub_model:
     output:
         "models/hub/{org}/{name}/{revision}.json",
+    wildcard_constraints:
+        org="[^/]+",
+        name="[^/]+",
     log:
         "logs/hub/{org}/{name}.{revision}.log",
     retries: 2
     container:
         "containers/train.sif"
     shell:
-        "HF_HUB_OFFLINE=0 python -m score.models.hub --name {wildcards.org}/{wildcards.name} --revision {wildcards.revision} "
+        "HF_HUB_OFFLINE=0 python -m score.models.hub --name {wildcards.org:q}/{wildcards.name:q} --revision {wildcards.revision:q} "
         "--out {output} > {log} 2>&1"
 
 

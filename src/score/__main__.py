@@ -16,7 +16,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if argv is None else argv)
     if not words or words[0] not in COMMANDS:
         sys.exit(f"usage: score COMMAND ...; commands: {', '.join(COMMANDS)}")
-    cli.run(import_module(COMMANDS[words[0]]).main, words[1:])
+    cli.run(import_module(COMMANDS[words[0]]).main, words[1:], watched=False)
 
 
 if __name__ == "__main__":

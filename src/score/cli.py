@@ -18,13 +18,20 @@ from score.errors import InfrastructureError, ScoreError
 _CHATTY = ("httpx", "httpx2", "openai", "httpcore", "bm25s")
 
 
-def run(main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None) -> None:
-    """Calls `main`; what a user or an operator can mend becomes one line on stderr and exit code 1."""
+def run(
+    main: Callable[[Sequence[str] | None], None], argv: Sequence[str] | None = None, *, watched: bool = True
+) -> None:
+    """Calls `main`; what a user or an operator can mend becomes one line on stderr and exit code 1.
+
+    Args:
+        watched: it may be a job of a workflow, and ends when that is gone.
+    """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` blocks end the servers they started
-    threading.Thread(target=_end_with_the_workflow, daemon=True).start()
+    if watched:
+        threading.Thread(target=_end_with_the_workflow, daemon=True).start()
     code = 0
     try:
         _name_disk_errors(main, argv)
@@ -80,13 +87,26 @@ def _end_with_the_workflow(every_s: float = 1.0) -> None:
             return
 
 
+def end_with(pid: int, every_s: float = 1.0) -> None:
+    """Has this process end when another one is gone."""
+
+    def watch() -> None:
+        while _parent(pid) is not None:
+            time.sleep(every_s)
+        print(f"error: process {pid} is gone; ending", file=sys.stderr)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _parent(pid: int) -> int | None:
-    """The parent of a process; None where /proc does not tell (it is gone, or this is not Linux)."""
+    """The parent of a process; None where /proc does not tell (it has ended, or this is not Linux)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    return int(stat.rsplit(")", 1)[1].split()[1]) or None
+    state, parent = stat.rsplit(")", 1)[1].split()[:2]
+    return int(parent) or None if state != "Z" else None
 
 
 def stage_arguments(parser: argparse.ArgumentParser) -> None:

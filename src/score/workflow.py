@@ -236,7 +236,7 @@ class Plan(Wanted):
 
     def gpus(self, *models: str | None) -> int:
         """GPUs that a job with these models takes."""
-        return sum(self.config.models[name].gpus for name in models if name is not None)
+        return sum(self.config.models[name].own_gpus for name in models if name is not None)
 
     def gpu_model(self, *models: str | None) -> str:
         """The GPU type that the site wants named, for a job that takes GPUs."""

@@ -7,8 +7,9 @@ polling=(--slurm-init-seconds-before-status-checks 5 --seconds-between-status-ch
 case $1 in
   test) exec python -m pytest -m slurm ;;
   smoke)
-    # SCORE_SMOKE: more words for Snakemake, such as a mirror of the published files.
-    read -ra words <<<"${SCORE_SMOKE:-}"
+    # SCORE_SMOKE: more words for Snakemake, such as a mirror of the published files; quoted as in a shell.
+    eval "words=(${SCORE_SMOKE:-})"
+    export SCORE_SMOKE_HOST=127.0.0.1 # this is the only node
     export SCORE_SERVE="apptainer exec --home $PWD $PWD/containers/serve.sif"
     time bash envs/smoke.sh --profile slurm "${polling[@]}" "${words[@]}"
     ;;

@@ -73,7 +73,26 @@ def test_a_typo_in_the_site_file(clone, text, message):
 
 def test_no_site_file(clone):
     (clone / "site.yaml").unlink()
-    says(examine(FakeSlurm())["site file"], False, "no such file; copy profiles/slurm/site.example.yaml")
+    found = examine(FakeSlurm())
+    says(found["site file"], False, "no such file; copy profiles/slurm/site.example.yaml")
+    assert found["results"].ok, "what does not need it is checked all the same"
+    assert found["keys"].ok
+
+
+def test_a_profile_of_this_machine(clone, monkeypatch):
+    """Nobody asks SLURM; the models that are missing are told."""
+    (clone / "site.yaml").unlink()
+    (clone / "wrong.yaml").write_text("models: {qwen2.5_7b: {path: /models/gone}}")
+
+    def nobody(command, timeout_s=60):
+        raise AssertionError("there is no SLURM")
+
+    found = examine(nobody, "wrong.yaml", profile=str(ROOT / "local"))
+    says(found["SLURM"], None, "local/profile.yaml runs jobs on this machine")
+    says(found["model qwen2.5_7b"], False, "/models/gone: no such folder")
+    assert found["model qwen2.5_72b"].ok
+    assert found["results"].ok
+    assert "site file" not in found
 
 
 def test_a_mistake_in_the_config(clone):
@@ -289,7 +308,7 @@ def test_the_exit_code(clone, monkeypatch, capsys):
     [
         (["docter"], "commands: doctor"),
         ([], "commands: doctor"),
-        (["doctor", "--profile", "demo"], "executor is 'local'"),
+        (["doctor", "--profile", "dmo"], "--profile dmo: no profile.yaml in ./dmo"),
     ],
 )
 def test_a_wrong_command_line_is_one_line(words, message):

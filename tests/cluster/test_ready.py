@@ -14,7 +14,7 @@ from score.cluster.finding import Finding
 from score.config.schema import Model
 from score.errors import ScoreError
 from score.models import made
-from score.models.folder import commit_of, fault
+from score.models.folder import commit_of, fault, weights
 
 LLAMA = "meta-llama/Llama-3.1-8B-Instruct"
 
@@ -60,9 +60,11 @@ def test_models(tmp_path, monkeypatch):
     says(look("micro", "transformers"), True, "shipped")
     says(look("models/smollm2-135m-instruct", "transformers"), True, "a rule will make it")
     says(look("org/name-7B"), True, "rule hub_model will download it")
-    snapshot = tmp_path / "hub/hub/models--org--name-7B/snapshots/abc"
-    snapshot.mkdir(parents=True)
-    whole(snapshot)
+    says(look("models/qwen7b"), False, "models/qwen7b: no such folder")  # no rule makes that one
+    kept = tmp_path / "hub/hub/models--org--name-7B"
+    snapshot = whole(kept / "snapshots/abc")
+    (kept / "refs").mkdir()
+    (kept / "refs/main").write_text("abc")
     says(look("org/name-7B"), True, f"in {tmp_path / 'hub'}")
     assert (
         places.size(Model(engine="vllm", path="org/name-7B"), tmp_path / "hub")
@@ -116,6 +118,14 @@ def test_weights_that_cannot_be_read(tmp_path):
         (lambda m: (m / "model-00001-of-00003.safetensors").write_bytes(b""), "00001-of-00003.safetensors is torn"),
         (lambda m: (m / "tokenizer.json").unlink(), "holds no tokenizer (tokenizer.json, *.model"),
         (lambda m: (m / "config.json").unlink(), "config.json: cannot be read (No such file or directory)"),
+        (lambda m: (m / "config.json").write_text(""), "config.json is torn; copy"),
+        (lambda m: [f.unlink() for f in m.glob("*.safetensors")], "holds no weights"),
+        (
+            lambda m: [*[f.unlink() for f in m.glob("*.safetensors")], (m / "x.bin").write_text("x")],
+            "lacks model-00001",
+        ),
+        (lambda m: (m / "x.bin").write_text("version https://git-lfs.github.com/spec/v1"), "x.bin: a pointer of git"),
+        (lambda m: relink(m / "model-00002-of-00003.safetensors"), "lacks model-00002-of-00003.safetensors; copy"),
     ],
 )
 def test_a_folder_that_is_not_whole(tmp_path, spoil, why):
@@ -124,6 +134,20 @@ def test_a_folder_that_is_not_whole(tmp_path, spoil, why):
     spoil(folder)
     assert why in fault(folder)
     says(places.model("m", Model(engine="vllm", path=str(folder)), tmp_path / "hub"), False, why.split(";")[0])
+
+
+def relink(file: Path) -> None:
+    """A link to nowhere, as a purged cache leaves them."""
+    file.unlink()
+    file.symlink_to("purged")
+
+
+def test_files_beside_the_weights_are_none(tmp_path):
+    folder = whole(tmp_path / "model")
+    (folder / "training_args.bin").write_bytes(b"pickle")
+    assert [file.name for file in weights(folder)] == ["model.safetensors"]
+    (folder / "model.safetensors").unlink()
+    assert "holds no weights" in fault(folder)
 
 
 def test_a_folder_of_another_revision(tmp_path):
@@ -137,7 +161,14 @@ def test_a_folder_of_another_revision(tmp_path):
         entry = Model(engine="vllm", path=str(folder), revision=new)
         says(places.model("m", entry, tmp_path), False, f"it is commit {old}, not the config's revision {new}; copy")
         assert places.model("m", entry.model_copy(update={"revision": old}), tmp_path).ok
-        assert places.model("m", entry.model_copy(update={"revision": "v1"}), tmp_path).ok, "a tag tells no commit"
+        tagged = places.model("m", entry.model_copy(update={"revision": "v1"}), tmp_path)
+        says(tagged, None, "it does not tell whether it is v1")
+    (tmp_path / "linked").symlink_to(snapshot)
+    says(
+        places.model("m", entry.model_copy(update={"path": str(tmp_path / "linked")}), tmp_path), False, f"commit {old}"
+    )
+    unknown = entry.model_copy(update={"path": str(whole(tmp_path / "cloned"))})
+    says(places.model("m", unknown, tmp_path), None, f"it does not tell whether it is {new}")
 
 
 def test_a_gated_model(tmp_path, monkeypatch):
@@ -174,10 +205,28 @@ def test_a_download_that_was_changed_since(tmp_path, monkeypatch):
     says(
         places.model("m", entry, tmp_path),
         False,
-        f"has {size} bytes, not {size + 1}; remove {record}, and a rule mends",
+        f"has {size} bytes, not {size + 1}; remove {record} and run snakemake for that file alone",
     )
     record.write_text(json.dumps({"folder": str(snapshot)}))
     says(places.model("m", entry, tmp_path), True, f"in {tmp_path}")
+    record.write_text(json.dumps({"folder": f"{tmp_path}/elsewhere/snapshots/{'b' * 40}"}))
+    says(places.model("m", entry, tmp_path), False, f"is of commit {'b' * 40}, and {tmp_path} has {'c' * 40} now")
+
+
+def test_a_branch_that_has_moved_since(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    entry = Model(engine="vllm", path="lab/tiny")
+    kept = tmp_path / "hub/models--lab--tiny"
+    (kept / "refs").mkdir(parents=True)
+    record = Path(made(entry))
+    record.parent.mkdir(parents=True)
+    record.write_text(json.dumps({"folder": str(whole(kept / "snapshots" / ("a" * 40)))}))
+    says(places.model("m", entry, tmp_path), False, "it is not in")  # jobs would look for main
+    (kept / "refs/main").write_text("a" * 40)
+    says(places.model("m", entry, tmp_path), True)
+    whole(kept / "snapshots" / ("b" * 40))
+    (kept / "refs/main").write_text("b" * 40)
+    says(places.model("m", entry, tmp_path), False, f"is of commit {'a' * 40}, and {tmp_path} has {'b' * 40} now")
 
 
 def test_what_the_jobs_of_a_rule_load():

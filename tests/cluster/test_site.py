@@ -140,6 +140,7 @@ def test_variables_reach_into_images_under_their_apptainer_names_and_no_others_d
         "PYTHONPATH": str(ROOT / "src"),  # and nothing of the user's own, which could stand before locked packages
         "MINE": "m",
         "HF_HUB_OFFLINE": "1",
+        "HF_HUB_CACHE": str(Path.home() / ".cache/huggingface/hub"),
         "HF_HOME": str(Path.home() / ".cache/huggingface"),  # written out: an image has another home folder
     }
 
@@ -194,7 +195,8 @@ def test_the_model_folder_is_the_cache_of_the_hub_inside_and_outside(tmp_path):
     assert f"{tmp_path}/hf" not in binds(passed), "apptainer refuses to bind what is not there"
     (tmp_path / "hf").mkdir()
     assert f"{tmp_path}/hf" in binds(environment(a_site(models="${WORK}/hf"), {"WORK": str(tmp_path)}))
-    own = environment(environ={"HF_HOME": f"{tmp_path}/hf"})
+    own = environment(environ={"HF_HOME": f"{tmp_path}/hf", "HF_HUB_CACHE": "/elsewhere"})
+    assert own["HF_HUB_CACHE"] == own["APPTAINERENV_HF_HUB_CACHE"] == f"{tmp_path}/hf/hub", "where the checks look"
     assert own["APPTAINERENV_HF_HOME"] == f"{tmp_path}/hf"
     assert f"{tmp_path}/hf" in binds(own), "the user's own cache is no less needed than the site's"
 

@@ -19,6 +19,8 @@ SERVED = {"engine": "vllm", "path": "models/small"}
 @pytest.mark.parametrize("overlay", [None, *sorted((ROOT / "configs").glob("*.yaml"))])
 def test_shipped_configs_are_valid(overlay):
     base = MICRO if overlay and overlay.name.startswith("micro_") else PAPER
+    if overlay and overlay.name == "smoke_gpu.yaml":
+        base = merge(base, yaml.safe_load((ROOT / "configs/smoke.yaml").read_text()))
     load(base if overlay is None else merge(base, yaml.safe_load(overlay.read_text())))
 
 
@@ -218,6 +220,19 @@ def test_a_secret_in_a_models_url_is_refused_and_not_shown(url):
     with pytest.raises(ScoreError, match=r"^config: models\.oracle\.url: .*api_key_env[^\n]*$") as error:
         load(changed("models.oracle", {"engine": "endpoint", "url": url}))
     assert "hunter2" not in str(error.value)
+
+
+def test_a_key_in_place_of_its_variable_is_refused_and_not_shown():
+    endpoint = {"engine": "endpoint", "url": "https://models.example/v1", "api_key_env": "sk-hunter2"}
+    with pytest.raises(ScoreError, match=r"models\.oracle\.api_key_env: no name of an environment variable") as error:
+        load(changed("models.oracle", endpoint))
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["http://models.example:port/v1", "http://[::1/v1"])
+def test_a_models_url_that_no_request_could_use(url):
+    with pytest.raises(ScoreError, match=r"models\.oracle\.url: expected http://HOST:PORT/"):
+        load(changed("models.oracle", {"engine": "endpoint", "url": url}))
 
 
 def test_a_models_url_has_a_scheme():

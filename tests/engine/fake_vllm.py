@@ -4,6 +4,7 @@ It says first, as one line of JSON, what it was given: its words, its GPUs, and 
 """
 
 import http.server
+import itertools
 import json
 import os
 import signal
@@ -86,6 +87,9 @@ def run(behaviour: list[str]) -> None:
     else:
         server = http.server.ThreadingHTTPServer((after("--host", words), int(after("--port", words))), Handler)
     adapters = [word.split("=")[0] for word in words if "=" in word]
-    server.names = [after("--served-model-name", words), *adapters]
+    called = itertools.takewhile(
+        lambda word: not word.startswith("--"), words[words.index("--served-model-name") + 1 :]
+    )
+    server.names = [*called, *adapters]
     server.ready = time.monotonic() + (2 if "slow" in behaviour else 0)
     server.serve_forever()

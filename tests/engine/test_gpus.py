@@ -24,6 +24,7 @@ def model(count: int) -> Model:
         ("", []),
         ("-1", []),
         ("2,-1,1", ["2"]),
+        ("NoDevFiles", []),
     ],
 )
 def test_the_gpus_of_a_job_are_those_that_cuda_would_see(value, names):

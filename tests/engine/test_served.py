@@ -4,6 +4,7 @@ import contextlib
 import http.server
 import json
 import logging
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,6 +85,7 @@ def test_a_key_that_is_not_taken():
         (307, {}, "has no list of its models (307 Temporary Redirect)"),
         (200, b"<html>", "sends no list of its models that can be read"),
         (200, {"models": []}, "sends no list of its models that can be read"),
+        (200, listing("a") | {"has_more": True}, "lists its models on several pages"),
     ],
 )
 def test_a_server_that_does_not_tell_fails_nothing(status, body, why, caplog):
@@ -98,6 +100,37 @@ def test_a_server_that_does_not_tell_fails_nothing(status, body, why, caplog):
 def test_a_server_that_cannot_be_reached_fails_nothing():
     with pytest.raises(InfrastructureError, match=r"127\.0\.0\.1:9/v1 cannot be reached .*refused"):
         served.check(entry(NOT_THERE))
+
+
+@contextlib.contextmanager
+def saying(reply: bytes) -> Iterator[str]:
+    """URL of what answers with these bytes, HTTP or not."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def answer() -> None:
+            with contextlib.suppress(OSError):
+                asker, _ = listener.accept()
+                asker.recv(2**16)
+                asker.sendall(reply)
+                asker.close()
+
+        thread = threading.Thread(target=answer, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}/v1"
+        thread.join(10)
+
+
+@pytest.mark.parametrize("reply", [b"SSH-2.0-OpenSSH_9\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 90\r\n\r\n{"])
+def test_what_speaks_no_http_fails_nothing(reply):
+    with saying(reply) as url, pytest.raises(InfrastructureError, match=r"cannot be reached|no list of"):
+        served.check(entry(url))
+
+
+def test_an_entry_whose_list_is_not_to_be_asked():
+    with serving(401, {}) as (url, asked):
+        assert served.check(entry(url, listed=False)) == f"{url}: not asked for its models (listed: false)"
+        served.check_in_job(entry(url, listed=False))
+        assert asked == []
 
 
 def test_an_entry_without_a_name_asks_nothing():

@@ -1,6 +1,8 @@
 """`score serve`: a model's server as a job of its own, with a fake vLLM; the overlay, the key, the port, the end."""
 
 import asyncio
+import contextlib
+import importlib.util
 import os
 import signal
 import socket
@@ -199,13 +201,10 @@ def test_what_cannot_be_served_is_one_line(words, why, tmp_path, monkeypatch):
 def test_a_server_that_took_the_port_in_the_meantime_is_not_taken_for_ours(tmp_path, monkeypatch):
     monkeypatch.setenv(vllm.PYTHON_VARIABLE, fake_vllm.install(tmp_path))
     model = load(config()).models["teacher"].model_copy(update={"gpus": 0})
-    monkeypatch.setattr(vllm, "shared_command", lambda model, *where: vllm_of("another/model", *where))
-
-    def vllm_of(called: str, folder: str, host: str, port: str) -> list[str]:
-        return vllm._command(model, folder, ["--host", host, "--port", port], called)
-
+    ours = vllm.shared_command
+    monkeypatch.setattr(vllm, "shared_command", lambda *words: ours(*words[:-1], "another's mark"))
     with (
-        pytest.raises(Exception, match=r"serves another/model, not org/teacher"),
+        pytest.raises(Exception, match=r"is another server's port, which serves org/teacher, another's mark"),
         shared.shared(model, "127.0.0.1", 0, None, tmp_path / "log"),
     ):
         pass
@@ -223,10 +222,66 @@ def test_what_a_finished_stage_is_made_with_does_not_depend_on_where_the_endpoin
     assert correct("http://node1:8000") != correct(None)
 
 
+@pytest.mark.parametrize(
+    ("kind", "path", "is_open"),
+    [
+        ("http", "/v1/chat/completions", True), ("http", "/health", True), ("lifespan", None, True),
+        ("http", "/invocations", False), ("http", "/tokenize", False), ("http", "/v1", False),
+        ("http", "//v1/models", False), ("websocket", "/realtime", False),
+    ],
+)  # fmt: skip
+def test_what_vllm_asks_no_key_for_is_not_there(kind, path, is_open):
+    spec = importlib.util.spec_from_file_location("score_guard", vllm._GUARD / "score_guard.py")
+    spec.loader.exec_module(guard := importlib.util.module_from_spec(spec))
+    let_through, sent = [], []
+
+    async def app(scope, receive, send):
+        let_through.append(scope)
+
+    async def send(message):
+        sent.append(message)
+
+    asyncio.run(guard.Guard(app)({"type": kind, "path": path} if path else {"type": kind}, None, send))
+    assert bool(let_through) == is_open
+    assert is_open == (sent == [])
+    if not is_open:
+        assert sent[0].get("status") == 404 or sent[0]["type"] == "websocket.close"
+
+
+def test_it_outlives_the_shell_that_started_it_and_ends_with_the_process_it_is_told(serving, tmp_path):
+    """A login shell that ends, unlike a workflow, ends no server."""
+    other = subprocess.Popen(["sleep", "300"])
+    program = fake_vllm.install(tmp_path)
+    words = [sys.executable, "-m", "score", "serve", "--config", "config.yaml", "--model", "teacher", "--log", "log"]
+    words += ["--overlay", "teacher.yaml", "--while", str(other.pid)]
+    shell = subprocess.run(
+        ["bash", "-c", '"$@" >said 2>&1 & echo $!', "bash", *words], cwd=tmp_path, capture_output=True, text=True,
+        env={**os.environ, vllm.PYTHON_VARIABLE: program}, check=True,
+    )  # fmt: skip
+    server = int(shell.stdout)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "teacher.yaml").exists():
+            assert time.monotonic() < deadline, (tmp_path / "said").read_text()
+            time.sleep(0.05)
+        time.sleep(3)  # longer than it takes to look for a workflow
+        assert "is gone" not in (tmp_path / "said").read_text()
+        assert not gone(fake_vllm.said(tmp_path / "log")["group"], within_s=0)
+        other.kill()
+        other.wait()
+        assert gone(fake_vllm.said(tmp_path / "log")["group"], within_s=30)
+        assert f"error: process {other.pid} is gone; ending" in (tmp_path / "said").read_text()
+    finally:
+        other.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(server, signal.SIGTERM)
+
+
 def test_an_adapter_that_answers_goes_by_the_entrys_path():
     model = load(config(adapters={"a": "/l/a", "b": "/l/b"}, adapter="b")).models["teacher"]
-    words = " ".join(vllm.shared_command(model, "org/teacher", "0.0.0.0", "8000"))
-    assert "--host 0.0.0.0 --port 8000 --model org/teacher --served-model-name below " in words
+    words = " ".join(vllm.shared_command(model, "org/teacher", "0.0.0.0", "8000", "mark"))
+    assert "--host 0.0.0.0 --port 8000 --middleware score_guard.Guard " in words
+    assert "--model org/teacher --served-model-name below mark " in words
     assert "--lora-modules a=/l/a org/teacher=/l/b" in words
     with pytest.raises(ScoreError, match="only a vllm entry is served"):
         shared.entry_of(load(config(engine="endpoint", url="http://x/v1")), "teacher")

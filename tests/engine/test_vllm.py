@@ -193,6 +193,9 @@ def test_a_server_of_its_own_answers_whoever_has_its_key(entry, tmp_path, monkey
             (done,) = complete(remote, asked("Tell me something."))
         assert done.token_ids
         assert httpx.get(f"{server.url}/v1/models").status_code == 401
+        for way in ("/invocations", "/tokenize", "/pooling"):
+            assert httpx.post(f"{server.url}{way}", json={"prompt": "x", "messages": []}).status_code == 404
+        assert httpx.get(f"{server.url}/version").status_code == 200
 
 
 def test_a_schema_is_kept(engine):

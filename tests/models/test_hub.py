@@ -197,7 +197,7 @@ def test_a_folder_that_was_torn_or_changed_later_is_told_and_mended(server, home
     whole = weights.read_bytes()
     for content, why in ((whole[:-3], f"has {len(whole) - 3} bytes, not {len(whole)}"), (whole[:-1] + b"!", "sha256")):
         weights.resolve().write_bytes(content)
-        with pytest.raises(ScoreError, match=f"{weights} has .*; remove {home / 'record.json'}, and a rule mends it"):
+        with pytest.raises(ScoreError, match=f"{weights} has .*; remove {home / 'record.json'} and run snakemake"):
             hub.main(["--check", str(home / "record.json")])
         assert why in folder.changed(home / "record.json", whole=True)
         assert fetch(server, home).returncode == 0
@@ -217,6 +217,31 @@ def test_a_model_that_the_cache_holds_is_taken_without_a_hub(server, home):
         assert record(home)["files"] == files, "as the cache calls them"
 
 
+def test_files_in_a_store_that_caches_share_are_never_deleted(server, home):
+    """The hub's library may link `snapshots/C/FILE` to `blobs/SHA256`, and that to a store of other names."""
+    assert fetch(server, home, NAME, COMMIT).returncode == 0
+    files, weights = record(home)["files"], Path(record(home)["folder"]) / "model.safetensors"
+    blob, stored = weights.resolve(), home / "hub/blobs/ab" / ("ab" * 32)
+    stored.parent.mkdir(parents=True)
+    blob.rename(stored)
+    blob.symlink_to(stored)
+    server.refusal = (401, "GatedRepo")
+    done = fetch(server, home, NAME, COMMIT)
+    assert done.returncode == 0, done.stderr
+    assert record(home)["files"] == files
+    stored.write_bytes(stored.read_bytes()[:-1] + b"!")
+    spoilt = stored.read_bytes()
+    done = fetch(server, home, NAME, COMMIT)
+    assert done.returncode == 1
+    assert "has the sha256 " in done.stderr
+    assert "the hub does not answer to send it again" in done.stderr
+    assert stored.read_bytes() == spoilt, "nothing is removed that cannot be had again"
+    server.refusal = None
+    assert fetch(server, home, NAME, COMMIT).returncode == 0
+    assert weights.read_bytes() == server.files["model.safetensors"]
+    assert stored.read_bytes() == spoilt, "of other models, too, maybe"
+
+
 def test_a_folder_of_ones_own_is_compared_with_the_hub(server, tmp_path):
     def compare() -> str:
         words = [sys.executable, "-m", "score.models.hub", "--name", NAME, "--revision", COMMIT, "--folder"]
@@ -232,6 +257,12 @@ def test_a_folder_of_ones_own_is_compared_with_the_hub(server, tmp_path):
     (tmp_path / "source/config.json").write_text("{}")
     size = len(server.files["config.json"])
     assert f"source/config.json has 2 bytes, not {size} as in {NAME} at {COMMIT}; copy it there again" in compare()
+    (tmp_path / "source/config.json").write_bytes(server.files["config.json"])
+    (tmp_path / "source/model.safetensors").unlink()
+    (tmp_path / "source/pytorch_model.bin").write_bytes(b"another")
+    assert f"source/pytorch_model.bin has 7 bytes, not 6 as in {NAME}" in compare()
+    del server.files["pytorch_model.bin"]
+    assert f"source: {NAME} at {COMMIT} has no weights as *.bin to compare its own with" in compare()
     server.refusal = (403, "GatedRepo")
     assert f"error: {NAME} is gated: accept its licence at" in compare()
 
@@ -246,7 +277,7 @@ def test_a_model_without_safetensors_is_refused(server, home):
     del server.files["model.safetensors"]
     done = fetch(server, home)
     assert done.returncode == 1
-    assert "error: lab/tiny: no weights as safetensors among its files" in done.stderr
+    assert "error: lab/tiny: no weights as safetensors among its files; make a folder of it" in done.stderr
 
 
 def test_offline_mode_forbids_downloads_in_one_line(monkeypatch, tmp_path):

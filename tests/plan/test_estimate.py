@@ -148,6 +148,8 @@ def test_an_endpoint_takes_its_time_without_gpus():
     found = next(cost for cost in costs(jobs, where) if cost.job.rule == "rollout")
     assert found.hours == pytest.approx((200_000 + 3000) / 1500 / 3600)
     assert found.gpu_hours == 0
+    said = list(show.paragraphs(estimate(costs(jobs, where), where), where, None))
+    assert "not counted: GPUs behind qwen2.5_72b, and that jobs which ask one at the same time share it" in said
 
 
 def test_the_configs_limits_bound_an_attempt():

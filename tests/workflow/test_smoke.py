@@ -6,6 +6,7 @@ import pytest
 import yaml
 from test_plan import rules_of, snakemake
 
+from score.cluster import jobs
 from score.config import load
 from score.config.load import merge
 
@@ -65,6 +66,15 @@ def test_it_differs_in_sizes_models_and_counts_alone(configs):
     paper, smoke = (_flat(config.model_dump(mode="json")) for config in configs)
     changed = {key for key in paper | smoke if paper.get(key) != smoke.get(key)}
     assert {_group(key) for key in changed} <= SIZES
+
+
+def test_on_gpus_every_job_that_loads_a_model_asks_for_one(configs):
+    gpu = yaml.safe_load((ROOT / "configs/smoke_gpu.yaml").read_text())
+    paper, smoke = (yaml.safe_load((ROOT / name).read_text()) for name in ("config.yaml", "configs/smoke.yaml"))
+    config = load(merge(merge(paper, smoke), gpu))
+    taken = {stage.rule: stage.gpus(config) for stage in jobs.stages(config)}
+    assert taken == {"rollout": 1, "correct": 2, "sft": 1, "grpo": 2, "dpo": 1, "evaluate": 1, "judge": 1}
+    assert {stage.gpus(configs[1]) for stage in jobs.stages(configs[1])} == {0}
 
 
 def _flat(value, prefix: str = "") -> dict:

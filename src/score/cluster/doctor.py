@@ -2,6 +2,7 @@
 
     python -m score doctor --profile slurm [--configfile configs/micro.yaml] [--no-probe] [--timeout 120]
 
+Of a profile that runs jobs on this machine, only what they need here is looked at: models, keys, folders, space.
 Each line begins with ok, FAIL or skip (could not be checked); a FAIL says how to mend it, and makes the exit code 1.
 The probe is one small job for each kind of partition in use (GPU, CPU), in the environment and image of a real job.
 """
@@ -41,7 +42,7 @@ class Setup:
     profile: profile.Profile
     raw: Mapping[str, Any]
     config: Config
-    site: site.Site
+    site: site.Site | None
 
     @property
     def needs(self) -> list[jobs.Need]:
@@ -63,12 +64,16 @@ def examine(
     """Yields findings as they are made. What cannot be known without a valid config or site file is left out."""
     lock = Path("envs/core.lock").read_text(encoding="utf-8")
     yield checks.versions(lock, {package: _version(package) for package in PACKAGES})
-    chosen = profile.read(name)
+    chosen = profile.find(name)
     found, setup = _read(chosen, list(configfiles) or chosen.configfiles)
     yield from found
-    answers, known = _slurm(ask)
-    yield answers
+    if chosen.is_slurm:
+        answers, known = _slurm(ask)
+        yield answers
     if setup is None:
+        return
+    if not chosen.is_slurm or setup.site is None:
+        yield from _places(setup)
         return
     os.environ.update(site.submission(setup.site, site.path()))
     healthy = answers.ok is True
@@ -101,11 +106,15 @@ def _read(chosen: profile.Profile, overlays: Sequence[str]) -> tuple[list[Findin
         found.append(bad("config", str(error)))
     try:
         here = site.read()
-        missing = bad("site file", f"{site.path()}: no such file", f"copy {site.EXAMPLE}")
-        found.append(good("site file", f"{site.path()}: partitions {', '.join(here.partitions)}") if here else missing)
+        if here:
+            found.append(good("site file", f"{site.path()}: partitions {', '.join(here.partitions)}"))
+        elif chosen.is_slurm:
+            found.append(bad("site file", f"{site.path()}: no such file", f"copy {site.EXAMPLE}"))
+        else:
+            found.append(unchecked("SLURM", f"{chosen.file} runs jobs on this machine"))
     except ScoreError as error:
         found.append(bad("site file", str(error)))
-    return found, Setup(chosen, raw, config, here) if config and here else None
+    return found, Setup(chosen, raw, config, here) if config else None
 
 
 def _slurm(ask: Slurm) -> tuple[Finding, dict[str, slurm.Partition]]:
@@ -143,13 +152,14 @@ def _places(setup: Setup) -> Iterator[Finding]:
     config, home = setup.config, site.hub(setup.site, os.environ)
     yield from checks.division(jobs.stages(config), config)
     for name in setup.models:
-        is_remote = config.models[name].engine == "endpoint"
-        yield places.endpoint(name, config.models[name]) if is_remote else places.model(name, config.models[name], home)
+        entry, away = config.models[name], setup.profile.is_slurm
+        is_remote = entry.engine == "endpoint"
+        yield places.endpoint(name, entry, away=away) if is_remote else places.model(name, entry, home)
     for agent in jobs.trained_on_gpus(config):
-        yield places.training(config, agent, home, setup.site.gpu_memory_gb)
+        yield places.training(config, agent, home, setup.site and setup.site.gpu_memory_gb)
     yield places.keys(config, setup.models, os.environ)
     yield places.search_cache(config, os.environ)
-    yield from map(places.bind, setup.site.binds)
+    yield from map(places.bind, setup.site.binds if setup.site else ())
     yield places.writable("results", setup.results)
     yield places.writable("models folder", home)
     yield from places.space(config, setup.results, home)

@@ -37,7 +37,7 @@ class Stage:
         return self.layout.nodes if self.layout else 1
 
     def gpus(self, config: Config) -> int:
-        return self.layout.total if self.layout else sum(config.models[name].gpus for name in self.models)
+        return self.layout.total if self.layout else sum(config.models[name].own_gpus for name in self.models)
 
     def shares(self, config: Config) -> gpus.Shares:
         """How a job of several servers, or of a trainer and its judge, divides its GPUs, numbered from 0; as the job
@@ -47,7 +47,7 @@ class Stage:
         else:
             servers = zip(("student", "teacher"), self.models, strict=False) if self.rule == "correct" else ()
             entries = {role: config.models[name] for role, name in servers}
-            wanted = {who: entry.gpus for who, entry in reversed(entries.items()) if entry.engine == "vllm"}
+            wanted = {who: entry.own_gpus for who, entry in reversed(entries.items())}
         wanted = {who: count for who, count in wanted.items() if count}
         return gpus.divide([*map(str, range(sum(wanted.values())))], wanted) if len(wanted) > 1 else {}
 

@@ -17,7 +17,7 @@ from score.config.schema import Model
 from score.engine import BASE_STUDENT, served
 from score.errors import InfrastructureError, ScoreError
 from score.models import access, made
-from score.models.folder import COMMIT, cached, changed, commit_of, fault, weights
+from score.models.folder import COMMIT, again, cached, changed, commit_of, fault, recorded, weights
 from score.train.memory import GB, KINDS, Shape, estimate
 
 MODELS_PER_RUN = 7
@@ -50,7 +50,7 @@ def _base(name: str, entry: Model, home: Path) -> Finding:
         return good(label, f"{entry.engine}, nothing to load" if path != BASE_STUDENT else "shipped with the code")
     if path.startswith(("~", "$")):
         return bad(label, f"{path}: a model's path is taken as it stands", f"models.{name}.path: write the folder out")
-    if rule is None or (Path(path).is_dir() and not rule.endswith(".json")):
+    if rule is None or (os.path.isdir(path) and not rule.endswith(".json")):
         return _folder(label, Path(path), entry)
     if not rule.endswith(".json"):
         return good(label, f"{path}: a rule will make it on the login node")
@@ -58,17 +58,20 @@ def _base(name: str, entry: Model, home: Path) -> Finding:
 
 
 def _of_the_hub(label: str, entry: Model, home: Path, record: Path) -> Finding:
-    path, licence = entry.path, f" (licence: {entry.licence})" if entry.licence else ""
-    found = cached(path, home, entry.revision)
-    if record.exists() and not found:
-        return bad(label, f"{path}: {record} says that it was downloaded, but it is not in {home}", f"remove {record}")
-    if record.exists():
-        try:
-            why = changed(record)
-        except ScoreError as error:
-            why = str(error)
-        return bad(label, f"{path}: {why}") if why else good(label, f"{path}: in {home}{licence}")
-    return _to_fetch(label, entry, home)
+    if not record.exists():
+        return _to_fetch(label, entry, home)
+    found = cached(entry.path, home, entry.revision or "main")
+    if not found:
+        return bad(label, f"{entry.path}: {record} says that it was downloaded, but it is not in {home}", again(record))
+    try:
+        if (told := recorded(record)) != found[0].name:
+            return bad(
+                label, f"{entry.path}: {record} is of commit {told}, and {home} has {found[0].name} now", again(record)
+            )
+        why = changed(record, found[0])
+    except ScoreError as error:
+        why = str(error)
+    return bad(label, f"{entry.path}: {why}") if why else good(label, f"{entry.path}: in {home}{_licence(entry)}")
 
 
 def to_fetch(name: str, entry: Model, home: Path) -> Finding:
@@ -80,13 +83,17 @@ def to_fetch(name: str, entry: Model, home: Path) -> Finding:
 
 
 def _to_fetch(label: str, entry: Model, home: Path) -> Finding:
-    path, licence = entry.path, f" (licence: {entry.licence})" if entry.licence else ""
-    found = cached(path, home, entry.revision)
+    path, licence = entry.path, _licence(entry)
+    found = cached(path, home, entry.revision or "main")
     if found and not fault(found[0]):
         return good(label, f"{path}: in {home}; rule hub_model will check it on the login node{licence}")
     if entry.gated and not access.has_token(home):
         return bad(label, access.gated(path))
     return good(label, f"{path}: rule hub_model will download it to {home} on the login node{licence}")
+
+
+def _licence(entry: Model) -> str:
+    return f" (licence: {entry.licence})" if entry.licence else ""
 
 
 def _adapter(model: str, name: str, path: str, home: Path) -> Finding:
@@ -111,8 +118,11 @@ def _folder(label: str, place: Path, entry: Model) -> Finding:
     if commit and COMMIT.fullmatch(wanted) and commit != wanted:
         says = f"{place}: it is commit {commit}, not the config's revision {wanted}"
         return bad(label, says, "copy that one there, or correct `revision`")
-    licence = f" (licence: {entry.licence})" if entry.licence else ""
-    return good(label, f"{place}: {_size(place) / GB:.1f} GB of weights{licence}")
+    if wanted and commit != wanted:
+        return unchecked(
+            label, f"{place}: whole, but it does not tell whether it is {wanted} (score.models.hub --folder)"
+        )
+    return good(label, f"{place}: {_size(place) / GB:.1f} GB of weights{_licence(entry)}")
 
 
 def endpoint(name: str, entry: Model, *, away: bool = True) -> Finding:
@@ -135,9 +145,13 @@ def training(config: Config, agent: str, home: Path, room_gb: float | None) -> F
     entry, label = config.models[lineage.base_model(config, agent)], f"training {agent}"
     method, settings = (word := lineage.agent(config, agent)).method, word.settings
     folders = [Path(entry.path)] if Path(entry.path or "").is_dir() else cached(entry.path or "", home)
-    if not (folders and (folders[0] / "config.json").is_file()):
-        return unchecked(label, f"the shape of {entry.path} is known once it is downloaded")
-    shape = Shape.of(json.loads((folders[0] / "config.json").read_text(encoding="utf-8")))
+    try:
+        about = json.loads((folders[0] / "config.json").read_text(encoding="utf-8")) if folders else None
+    except (OSError, ValueError):  # told of the model itself
+        about = None
+    if about is None:
+        return unchecked(label, f"the shape of {entry.path} is known once all of it is there")
+    shape = Shape.of(about)
     if shape is None:
         return unchecked(label, f"{entry.path}: no decoder of a kind that can be estimated ({', '.join(KINDS)})")
     found = estimate(shape, config.training.of(method, settings), weight_bytes=4 if entry.dtype == "float32" else 2)

@@ -20,6 +20,11 @@ class Profile:
     raw: Mapping[str, Any]
 
     @property
+    def is_slurm(self) -> bool:
+        """Does it send jobs to SLURM?"""
+        return self.raw.get("executor") == "slurm"
+
+    @property
     def apptainer(self) -> bool:
         """Does each rule run in its image?"""
         methods = self.raw.get("software-deployment-method") or ()
@@ -90,12 +95,3 @@ def find(name: str) -> Profile:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ScoreError(f"{file}: not valid YAML ({' '.join(str(error).split())})") from None
     return Profile(file, raw)
-
-
-def read(name: str) -> Profile:
-    """The same, which must be one for SLURM. Raises `ScoreError` if it is not."""
-    found = find(name)
-    if found.raw.get("executor") != "slurm":
-        executor = found.raw.get("executor", "local")
-        raise ScoreError(f"{found.file}: its executor is {executor!r}; this checks profiles for slurm")
-    return found

@@ -20,6 +20,7 @@ from score.config.load import nearest, one_line
 from score.config.schema import Config
 from score.config.section import Section
 from score.errors import ScoreError
+from score.models import access
 
 FILE = "site.yaml"
 EXAMPLE = "profiles/slurm/site.example.yaml"
@@ -31,10 +32,18 @@ _ALWAYS = (
         "TOKENIZERS_PARALLELISM",
         "TMPDIR",
     ),
-    *("HF_HOME", "HF_HUB_OFFLINE", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "SLURM_JOB_ID", "PYTHONUTF8"),
+    *(
+        "HF_HOME",
+        "HF_HUB_CACHE",
+        "HF_HUB_OFFLINE",
+        "CUDA_VISIBLE_DEVICES",
+        "NVIDIA_VISIBLE_DEVICES",
+        "SLURM_JOB_ID",
+        "PYTHONUTF8",
+    ),
 )
 _TIME = r"\d+(\.\d+)?|(\d+-)?\d+(:\d\d?){0,2}|(\d+[dhms])+"  # minutes, SLURM's words, Snakemake's words
-_LOGIN = ("HF_TOKEN", "HF_ENDPOINT", "http_proxy", "https_proxy", "no_proxy")
+_LOGIN = (*access.VARIABLES, "HF_ENDPOINT", "http_proxy", "https_proxy", "no_proxy")
 """For downloads, which are rules of the login node; no job gets them."""
 _BACKEND_KEYS = {"serper": ("SERPER_API_KEY",), "tavily": ("TAVILY_API_KEY",)}
 
@@ -118,7 +127,10 @@ def environment(
     Raises:
         ScoreError: the scratch folder names a variable that the node does not have.
     """
-    ours = {"HF_HUB_OFFLINE": environ.get("HF_HUB_OFFLINE", "1"), "HF_HOME": str(hub(site, environ))}
+    home = hub(site, environ)
+    # Both: a user's own HF_HUB_CACHE would send downloads where no check looks.
+    ours = {"HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub")}
+    ours["HF_HUB_OFFLINE"] = environ.get("HF_HUB_OFFLINE", "1")
     if site and site.scratch and job:
         ours["TMPDIR"] = _expand(site.scratch, environ, "scratch")
     seen = {**environ, **ours}

@@ -8,6 +8,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -114,6 +115,15 @@ def _section_in(annotation: Any) -> Any:
 
 
 _MODEL_URL = r"https?://[^\s/@?#]+(/[^\s?#]*)?"  # it goes into the provenance, so no secret may be in it
+_VARIABLE = r"[A-Za-z_][A-Za-z0-9_]*"
+
+
+def _is_address(url: str) -> bool:
+    try:
+        urlsplit(url).port  # noqa: B018  it raises for what is no port, and for half an IPv6 address
+    except ValueError:
+        return False
+    return bool(re.fullmatch(_MODEL_URL, url))
 
 
 def _check_references(config: Config) -> None:
@@ -124,7 +134,11 @@ def _check_references(config: Config) -> None:
     for name, model in config.models.items():
         if model.engine == "endpoint" and not all([model.urls, *model.urls]):
             raise ScoreError(f"config: models.{name}.url: an endpoint needs its URL")
-        if not all(re.fullmatch(_MODEL_URL, url) for url in model.urls):
+        if model.api_key_env and not re.fullmatch(_VARIABLE, model.api_key_env):  # not shown: it may be the key itself
+            raise ScoreError(
+                f"config: models.{name}.api_key_env: no name of an environment variable; the key goes there"
+            )
+        if not all(_is_address(url) for url in model.urls):
             raise ScoreError(
                 f"config: models.{name}.url: expected http://HOST:PORT/v1; a key or password belongs into the "
                 "environment, in the variable that `api_key_env` names"
@@ -270,7 +284,7 @@ def _check_sizes(config: Config) -> None:
                 f"{where}.sampler: {settings.sampler} serves one process, and {settings.processes} would wait for each "
                 "other in it; use transformers, or gpus: 1"
             )
-        if settings.nodes > 1 and judge and judge.gpus:
+        if settings.nodes > 1 and judge and judge.own_gpus:
             raise ScoreError(
                 f"{where}.nodes: on several nodes there is no place for the reward judge's GPUs; "
                 "make it an endpoint (roles.reward_judge), or nodes: 1"

@@ -72,12 +72,16 @@ class Model(Section):
     dtype: Literal["float32", "bfloat16", "auto"] = "auto"
     batch: Count = Field(32, description="in-process: conversations decoded together; over HTTP: requests in flight")
     gpus: int = Field(
-        0, ge=0, description="GPUs its server takes (tensor parallel); one that is trained: its settings' `gpus`"
+        0,
+        ge=0,
+        description="GPUs that it takes in a job (vllm: tensor parallel; endpoint: none); one that is trained: its "
+        "settings' `gpus`",
     )
     url: str | list[str] | None = Field(
         None, description="endpoint: base URL of an OpenAI-compatible server, or several that share the work"
     )
     serves: str | None = Field(None, description="endpoint: what its list of models calls it, where that is not `path`")
+    listed: bool = Field(True, description="endpoint: ask for its list of models before it is used")
     api_key_env: str | None = Field(
         "OPENAI_API_KEY", description="endpoint: environment variable that holds the key; null: it asks for none"
     )
@@ -101,6 +105,11 @@ class Model(Section):
     price: Price | None = Field(None, description="for the cost in ledger.csv")
     leap: Share = Field(0.4, description="oracle: chance that a demonstration skips an eligible step")
     accuracy: Share = Field(1.0, description="oracle: chance that a turn it locates, and one it rewrites, is right")
+
+    @property
+    def own_gpus(self) -> int:
+        """GPUs that a job takes for it: those of a remote model are elsewhere."""
+        return self.gpus if self.engine in ("vllm", "transformers") else 0
 
     @property
     def urls(self) -> list[str]:

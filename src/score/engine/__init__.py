@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from score.config.schema import Model
@@ -80,14 +80,14 @@ def open_engine(model: Model, log: Path, *, path: str | None = None, seed: int =
 
 
 def check_gpus(**models: Model) -> None:
-    """Raises `ScoreError` if this job lacks GPUs for the servers of all these models; else logs who gets which.
+    """Raises `ScoreError` if this job lacks GPUs for all these models; else logs who gets which.
 
     Args:
         models: by role, in the order in which they will be started; called before any is.
     """
-    if served := _on_gpus(models):
+    if taking := {who: model for who, model in models.items() if model.own_gpus}:
         job = gpus.of_this_job()
-        job.tell(job.shares(served))
+        job.tell(job.shares(taking))
 
 
 def keep_gpus(own: Model, **others: Model) -> None:
@@ -96,10 +96,6 @@ def keep_gpus(own: Model, **others: Model) -> None:
     To be called before CUDA is first used. Raises and logs as `check_gpus` does, and raises if no GPU is left; without
     a server on GPUs nothing changes.
     """
-    if served := _on_gpus(others):
+    if served := {who: model for who, model in others.items() if model.engine == "vllm" and model.gpus}:
         job = gpus.of_this_job()
         job.tell(job.keep(own, served))
-
-
-def _on_gpus(models: Mapping[str, Model]) -> dict[str, Model]:
-    return {who: model for who, model in models.items() if model.engine == "vllm" and model.gpus}

@@ -12,6 +12,7 @@ import functools
 import itertools
 import logging
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -21,6 +22,7 @@ from score.errors import ScoreError
 log = logging.getLogger("gpus")
 
 VARIABLE = "CUDA_VISIBLE_DEVICES"
+_GPU = re.compile(r"\d+|(GPU|MIG)-.+")
 
 Shares = dict[str, tuple[str, ...]]
 """Who gets which GPUs."""
@@ -49,7 +51,7 @@ class Gpus:
 
     def shares(self, models: Mapping[str, Model]) -> Shares:
         """What each will be lent if they ask in this order; a job looks before it starts any. Raises as `divide`."""
-        return divide(self._free, {who: model.gpus for who, model in models.items()})
+        return divide(self._free, {who: model.own_gpus for who, model in models.items()})
 
     @contextlib.contextmanager
     def lent(self, model: Model) -> Iterator[tuple[str, ...]]:
@@ -104,12 +106,12 @@ def of_this_job() -> Gpus:
 def visible(environ: Mapping[str, str]) -> list[str]:
     """The GPUs of CUDA_VISIBLE_DEVICES, or all of the machine if it is not set.
 
-    As for CUDA, an entry of -1 hides itself and all that follow.
+    As for CUDA, an entry that names none (-1, SLURM's NoDevFiles) hides itself and all that follow.
     """
     if VARIABLE not in environ:
         return _all()
     names = [name.strip() for name in environ[VARIABLE].split(",") if name.strip()]
-    return names[: names.index("-1")] if "-1" in names else names
+    return list(itertools.takewhile(_GPU.fullmatch, names))
 
 
 def environment(taken: Sequence[str]) -> dict[str, str]:

@@ -21,6 +21,7 @@ from score.config.schema import Forms, Model
 from score.engine.balance import Balancer
 from score.engine.base import Completion, Request
 from score.engine.serve import Server
+from score.engine.served import is_of_this_node
 from score.errors import InfrastructureError, ScoreError
 
 log = logging.getLogger("engine")
@@ -71,8 +72,9 @@ class OpenAIEngine:
         most = self.concurrency
         limits = httpx2.Limits(max_connections=most, max_keepalive_connections=most, keepalive_expiry=_IDLE_S)
         socket = self._server and self._server.socket
-        # A server of our own is reached directly, whatever proxies the environment names.
-        own = httpx2.AsyncHTTPTransport(uds=socket, limits=limits) if self._server else None
+        # A server of our own or of this machine is reached directly, whatever proxies the environment names.
+        is_near = self._server or all(map(is_of_this_node, self._balancer.in_flight))
+        own = httpx2.AsyncHTTPTransport(uds=socket, limits=limits) if is_near else None
         hooks = {"request": [self._count_retry], "response": [_check_whole]}
         http = httpx2.AsyncClient(limits=limits, transport=own, event_hooks=hooks)
         self._client = openai.AsyncOpenAI(**self._settings, http_client=http)

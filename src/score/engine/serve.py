@@ -155,7 +155,10 @@ def _port(host: str, wanted: int, *, held: bool) -> Iterator[str]:
     with socket.socket(family(host)) as holder:
         for option in (socket.SO_REUSEADDR, socket.SO_REUSEPORT):
             holder.setsockopt(socket.SOL_SOCKET, option, 1)
-        holder.bind((host, wanted))
+        try:
+            holder.bind((host, wanted))
+        except OSError as error:
+            raise InfrastructureError(f"{host}, port {wanted}: {error.strerror or error}") from None
         port = str(holder.getsockname()[1])
         if not held:
             holder.close()

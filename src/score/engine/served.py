@@ -5,6 +5,7 @@ Not here: what is asked of it afterwards (`score.engine.openai`).
 
 from __future__ import annotations
 
+import http.client
 import ipaddress
 import json
 import logging
@@ -58,6 +59,8 @@ def check(model: Model, *, away: bool = False) -> str:
     key, name = endpoint_key(model), expected(model)
     if name is None:
         return f"{', '.join(model.urls)}: it names no model, so any may answer"
+    if not model.listed:
+        return f"{', '.join(model.urls)}: not asked for its models (listed: false)"
     untold = []
     for url in model.urls:
         try:
@@ -84,7 +87,7 @@ def _check_one(url: str, name: str, key: str, variable: str | None, *, away: boo
 
 def check_in_job(model: Model) -> None:
     """The same for a job, which goes on where the server does not tell: its requests have their own retries."""
-    if expected(model) is None:
+    if expected(model) is None or not model.listed:
         return
     try:
         log.info("%s", check(model))
@@ -96,15 +99,21 @@ def _listed(url: str, key: str, variable: str | None) -> list[str]:
     """Names in a server's list of models."""
     request = urllib.request.Request(f"{url.rstrip('/')}/models", headers={"Authorization": f"Bearer {key}"})
     try:
-        with urllib.request.build_opener(_Stay).open(request, timeout=_TIMEOUT_S) as reply:
-            entries = json.loads(reply.read(_MOST_BYTES))["data"]
+        # This machine is reached directly, whatever proxies the environment names.
+        direct = [urllib.request.ProxyHandler({})] if is_of_this_node(url) else []
+        with urllib.request.build_opener(_Stay, *direct).open(request, timeout=_TIMEOUT_S) as reply:
+            told = json.loads(reply.read(_MOST_BYTES))
+            entries = told["data"]
+            if told.get("has_more"):
+                raise InfrastructureError(f"{url} lists its models on several pages")
             return [str(entry["id"]) for entry in entries]
     except urllib.error.HTTPError as error:
         if error.code in _REFUSED:
             mend = f"correct the key in {variable}" if variable else "name the variable of its key (api_key_env)"
+            mend += ", or set `listed: false` if its list of models takes no such key"
             raise ScoreError(f"{url} refuses to answer ({error.code} {error.reason}); {mend}") from None
         raise InfrastructureError(f"{url} has no list of its models ({error.code} {error.reason})") from None
-    except (OSError, urllib.error.URLError) as error:
+    except (OSError, http.client.HTTPException) as error:
         raise InfrastructureError(f"{url} cannot be reached ({getattr(error, 'reason', error)})") from None
     except (ValueError, LookupError, TypeError, AttributeError):
         raise InfrastructureError(f"{url} sends no list of its models that can be read") from None

@@ -1,7 +1,7 @@
 """The server of a `models` entry as a job of its own, for rollout, correction, RL and judging jobs to ask.
 
     python -m score serve --config config.yaml [configs/OVERLAY.yaml ...] --model qwen2.5_72b \
-        [--host 0.0.0.0] [--port 8000] [--overlay teacher.yaml]
+        [--host 0.0.0.0] [--port 8000] [--overlay teacher.yaml] [--while PID]
 
 It is the vLLM that a job would start, on a TCP port, and it ends as a job's does (`score.engine.serve`). Once it is
 ready, the overlay by which others use it as an `endpoint` is printed, and written to the file that --overlay names.
@@ -15,8 +15,8 @@ import contextlib
 import ipaddress
 import logging
 import os
+import secrets
 import socket
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -89,21 +89,21 @@ def shared(model: Model, host: str, port: int, key: str | None, output: Path) ->
         port: 0 for any that is free.
         output: file that receives what the server says.
     """
-    folder = resolve_path(model.path)
+    folder, mark = resolve_path(model.path), f"{model.path}#{secrets.token_hex(8)}"
     with (
         gpus.of_this_job().lent(model) as taken,
         serve(
-            lambda place: vllm.shared_command(model, folder, host, place), output, address=(host, port),
-            environment=vllm.ENVIRONMENT | gpus.environment(taken) | {vllm.KEY_VARIABLE: key or ""},
-            timeout_s=model.start_s,
+            lambda place: vllm.shared_command(model, folder, host, place, mark), output, address=(host, port),
+            environment=vllm.shared_environment(key) | gpus.environment(taken), timeout_s=model.start_s,
         ) as server,
     ):  # fmt: skip
-        _check_answer(server, model.path, key)
+        _check_answer(server, mark, key)
         yield server
 
 
-def _check_answer(server: Server, called: str, key: str | None) -> None:
-    """Another server that took the port in the meantime would be healthy as well, but not know this model and key."""
+def _check_answer(server: Server, mark: str, key: str | None) -> None:
+    """Another server that took the port in the meantime would be healthy as well, even serve the same model, but not
+    list the name that this one alone was given."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
     try:
         with httpx.Client(transport=httpx.HTTPTransport(), headers=headers, timeout=_LOOK_S) as client:
@@ -112,8 +112,8 @@ def _check_answer(server: Server, called: str, key: str | None) -> None:
         raise InfrastructureError(
             f"{server.url}/v1/models: no list of models ({type(error).__name__}); is the port another server's?"
         ) from error
-    if called not in listed:
-        raise InfrastructureError(f"{server.url} serves {', '.join(listed)}, not {called}; it is another server's port")
+    if mark not in listed:
+        raise InfrastructureError(f"{server.url} is another server's port, which serves {', '.join(listed)}")
 
 
 def _is_loopback(host: str) -> bool:
@@ -159,8 +159,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at; 0.0.0.0 for jobs on other nodes")
     parser.add_argument("--port", type=int, default=0, help="left out: any that is free")
     parser.add_argument("--overlay", type=Path, metavar="FILE", help="appears when the server is ready, and stays")
+    parser.add_argument("--while", type=int, metavar="PID", dest="other", help="end when that process has ended")
     parser.add_argument("--log", type=Path, metavar="FILE", help="what the server says")
     args = parser.parse_args(argv)
+    if args.other is not None:
+        cli.end_with(args.other)
     config = read_merged(args.config)
     model = entry_of(config, args.model)
     key = key_of(model, args.host)
@@ -171,18 +174,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     here = socket.gethostname()
     output = args.log or Path("results", config.experiment, "logs", "serve", f"{args.model}.{here}.{os.getpid()}.log")
     log.info("%s is starting; what it says: %s", args.model, output)
-    try:
-        with shared(model, args.host, args.port, key, output) as server:
-            url = url_of(_seen_from_afar(args.host), server.url.rsplit(":", 1)[1])
-            text = overlay(args.model, model, url, key)
-            print(text, end="", flush=True)
-            if args.overlay:
-                write_text(args.overlay, text)
-            log.info("%s is ready at %s", args.model, url)
-            server.process.wait()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the server has ended")
+    with shared(model, args.host, args.port, key, output) as server:
+        url = url_of(_seen_from_afar(args.host), server.url.rsplit(":", 1)[1])
+        text = overlay(args.model, model, url, key)
+        print(text, end="", flush=True)
+        if args.overlay:
+            write_text(args.overlay, text)
+        log.info("%s is ready at %s", args.model, url)
+        server.process.wait()
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, watched=False)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from score.config.schema import Model
@@ -19,6 +20,7 @@ NAME = "model"
 _BELOW = "below"  # the name of the model below an adapter that has taken its name; nobody asks anything of it
 _RANKS = (8, 16, 32, 64, 128, 256, 320, 512)  # what --max-lora-rank takes
 
+_GUARD = Path(__file__).with_name("guard")
 KEY_VARIABLE = "VLLM_API_KEY"
 ENVIRONMENT = {"VLLM_NO_USAGE_STATS": "1", KEY_VARIABLE: ""}
 """A key in the job's own environment is another server's; one that is shared is given its own."""
@@ -39,18 +41,28 @@ def command(model: Model, folder: str, socket: str, *, trained: bool = False) ->
     return _command(model, folder, ["--uds", socket], NAME, trained=trained)
 
 
-def shared_command(model: Model, folder: str, host: str, port: str) -> list[str]:
-    """The same on a TCP port, for others, whose requests call what answers by the entry's `path`."""
-    called, place = model.path, ["--host", host, "--port", port]
+def shared_command(model: Model, folder: str, host: str, port: str, mark: str) -> list[str]:
+    """The same on a TCP port, for others, whose requests call what answers by the entry's `path`.
+
+    Args:
+        mark: a name that it lists as well, by which it is told from another server of the same model.
+    """
+    called, place = model.path, ["--host", host, "--port", port, "--middleware", "score_guard.Guard"]
     if model.adapter is None:
-        return _command(model, folder, place, called)
+        return _command(model, folder, place, called, mark)
     adapters = {called if name == model.adapter else name: path for name, path in model.adapters.items()}
-    return _command(model.model_copy(update={"adapters": adapters}), folder, place, _BELOW)
+    return _command(model.model_copy(update={"adapters": adapters}), folder, place, _BELOW, mark)
 
 
-def _command(model: Model, folder: str, place: list[str], called: str, *, trained: bool = False) -> list[str]:
+def shared_environment(key: str | None, environ: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """Variables of such a server: its key, and where its guard (`score.engine.guard`) is found."""
+    path = os.pathsep.join(filter(None, [str(_GUARD), environ.get("PYTHONPATH")]))
+    return ENVIRONMENT | {KEY_VARIABLE: key or "", "PYTHONPATH": path}
+
+
+def _command(model: Model, folder: str, place: list[str], *called: str, trained: bool = False) -> list[str]:
     words = [python(), "-m", "vllm.entrypoints.openai.api_server", *place]
-    words += _what(folder, adapter_in(folder) if trained else None, called)
+    words += _what(folder, adapter_in(folder) if trained else None, *called)
     words += ["--max-model-len", str(model.context), "--dtype", model.dtype]
     # Else the model's own generation_config.json silently fills in what a request does not say: top_k, penalties.
     words += ["--generation-config", "vllm"]
@@ -67,12 +79,12 @@ def _command(model: Model, folder: str, place: list[str], called: str, *, traine
     return [*words, *model.arguments]
 
 
-def _what(folder: str, adapter: Adapter | None, called: str) -> list[str]:
+def _what(folder: str, adapter: Adapter | None, *called: str) -> list[str]:
     if adapter is None:
-        return ["--model", folder, "--served-model-name", called]
+        return ["--model", folder, "--served-model-name", *called]
     rank = next((rank for rank in _RANKS if rank >= adapter.rank), _RANKS[-1])
     words = ["--model", adapter.base, "--served-model-name", _BELOW]
-    words += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{called}={folder}"]
+    words += ["--enable-lora", "--max-lora-rank", str(rank), "--lora-modules", f"{called[0]}={folder}"]
     if adapter.revision:
         words += ["--revision", adapter.revision, "--tokenizer-revision", adapter.revision]
     return words

@@ -17,13 +17,17 @@ from score.errors import ScoreError
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 _INDEXES = {"*.safetensors": "model.safetensors.index.json", "*.bin": "pytorch_model.bin.index.json"}
-_TOKENIZERS = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "*.tiktoken")
+_TOKENIZERS = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "*.tiktoken", "tekken.json")
+_BESIDE = ("training_args*", "optimizer*", "scheduler*")  # files of a training run that are no weights
+_POINTER = b"version https://git-lfs"  # what git leaves where it was not told to fetch large files
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)(\.\w+)")
 _SMALL = 2**25  # files up to this size are read by `changed` even where not all are
 
 
 def weights(folder: Path) -> list[Path]:
-    return sorted([*folder.glob("*.safetensors"), *folder.glob("*.bin")])
+    """Files of weights; of links those that lead somewhere."""
+    found = [file for kind in _INDEXES for file in folder.glob(kind) if file.exists()]
+    return sorted(file for file in found if not any(file.match(name) for name in _BESIDE))
 
 
 def fault(folder: Path, config: str = "config.json") -> str:
@@ -32,17 +36,27 @@ def fault(folder: Path, config: str = "config.json") -> str:
     Args:
         config: the file that says what it is; of a LoRA adapter adapter_config.json, which needs no tokenizer.
     """
+    try:
+        return _fault(folder, config)
+    except OSError as error:
+        return (
+            f"{error.filename or folder}: cannot be read ({error.strerror}); copy the whole model, or mend its rights"
+        )
+
+
+def _fault(folder: Path, config: str) -> str:
+    """Raises `OSError` for what cannot be read."""
     if not folder.is_dir():
         return f"{folder}: no such folder; correct its path in the config's models"
     found = weights(folder)
     if not found:
         return f"{folder}: holds no weights (*.safetensors, *.bin); copy the whole model there"
-    for file in (folder / config, *found):
-        try:
-            with open(file, "rb") as opened:
-                opened.read(1)
-        except OSError as error:
-            return f"{file}: cannot be read ({error.strerror}); copy the whole model, or mend its rights"
+    if not _is_object(folder / config):
+        return f"{folder}: {config} is torn; copy it there again"
+    for file in found:
+        with open(file, "rb") as opened:
+            if opened.read(len(_POINTER)) == _POINTER:
+                return f"{file}: a pointer of git, not the weights; run `git lfs pull` there"
     if lost := _shards_missing(folder):
         return f"{folder}: lacks {_some(lost)}; copy the whole model there"
     if torn := [file.name for file in found if file.suffix == ".safetensors" and _is_torn(file)]:
@@ -52,14 +66,22 @@ def fault(folder: Path, config: str = "config.json") -> str:
     return ""
 
 
+def _is_object(file: Path) -> bool:
+    """Is it a JSON object?"""
+    try:
+        return isinstance(json.loads(file.read_text(encoding="utf-8")), dict)
+    except ValueError:
+        return False
+
+
 def _some(names: list[str]) -> str:
     return names[0] + (f" and {len(names) - 1} more" if len(names) > 1 else "")
 
 
 def _shards_missing(folder: Path) -> list[str]:
     """Files that the index names, or the numbers in the files' own names; the index itself where it is missing."""
-    kind = "*.safetensors" if any(folder.glob("*.safetensors")) else "*.bin"
-    index, there = folder / _INDEXES[kind], {file.name for file in folder.glob(kind)}
+    kinds = (kind for kind, name in _INDEXES.items() if any(folder.glob(kind)) or (folder / name).is_file())
+    index, there = folder / _INDEXES[next(kinds)], {file.name for file in weights(folder)}
     if index.is_file():
         try:
             named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
@@ -89,6 +111,7 @@ def _is_torn(file: Path) -> bool:
 
 def commit_of(folder: Path) -> str | None:
     """The hub's commit that a folder was downloaded as: into the cache, or by `hf download --local-dir`."""
+    folder = folder.resolve()
     if folder.parent.name == "snapshots" and COMMIT.fullmatch(folder.name):
         return folder.name
     try:
@@ -140,23 +163,45 @@ def differs(file: Path, told: Mapping[str, Any], *, whole: bool = True) -> str:
     return ""
 
 
-def changed(record: Path, *, whole: bool = False) -> str:
+def recorded(record: Path) -> str:
+    """The commit that was downloaded, by the record that `score.models.hub` wrote; raises as `changed` does."""
+    return _folder_of(_told(record)).name
+
+
+def changed(record: Path, folder: Path | None = None, *, whole: bool = False) -> str:
     """How a downloaded model is no longer what its record says, and the mend; "" if it is, or nothing is recorded.
 
     Args:
         record: the file that `score.models.hub` wrote.
+        folder: where the model is now; None: where it was then.
         whole: as in `differs`.
     Raises:
         ScoreError: the record cannot be read.
     """
+    told = _told(record)
+    folder = folder or _folder_of(told)
+    for name, about in told.get("files", {}).items():
+        if why := differs(folder / name, about, whole=whole):
+            return f"{folder / name} {why}; {again(record)}"
+    return ""
+
+
+def again(record: Path) -> str:
+    """How a download is mended. Made with everything else, a record would have all that used the model made again."""
+    return f"remove {record} and run snakemake for that file alone"
+
+
+def _told(record: Path) -> dict[str, Any]:
     try:
         told = json.loads(record.read_text(encoding="utf-8"))
-        folder, files = Path(told["folder"]), told.get("files", {})
+        _folder_of(told)
+        dict(told.get("files", {}))
+        return told
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         raise ScoreError(
-            f"{record}: no record of a download; remove it, and a rule downloads the model again"
+            f"{record}: no record of a download; remove it and run snakemake for that file alone"
         ) from None
-    for name, about in files.items():
-        if why := differs(folder / name, about, whole=whole):
-            return f"{folder / name} {why}; remove {record}, and a rule mends it"
-    return ""
+
+
+def _folder_of(told: Mapping[str, Any]) -> Path:
+    return Path(told["folder"])

@@ -29,9 +29,10 @@ from score.models.folder import changed, differs, fault
 
 log = logging.getLogger("hub")
 
-WANTED = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "LICENSE*")
+WANTED = ("*.safetensors", "*.json", "*.model", "*.tiktoken", "*.txt", "*.jinja", "LICENSE*")
 """Weights, tokenizer and config; not the same weights once more in other formats."""
 
+_OWN = "make a folder of it that can be loaded, and name that as the entry's `path`"
 _KINDS = {64: "sha256", 40: "git-sha1"}  # length of a checksum in hexadecimal digits -> its kind
 
 
@@ -43,30 +44,34 @@ def download(name: str, revision: str = "main") -> dict[str, Any]:
     """
     folder = _fetch(name, revision)
     if not any(folder.glob("*.safetensors")):
-        raise ScoreError(f"{name}: no weights as safetensors among its files")
-    files = _told(name, folder)
+        raise ScoreError(f"{name}: no weights as safetensors among its files; {_OWN}")
+    files, is_from_hub = _told(name, folder)
     if wrong := _wrong(folder, files):
+        if not is_from_hub:
+            file, why = next(iter(wrong.items()))
+            raise InfrastructureError(f"{name}: {folder / file} {why}, and the hub does not answer to send it again")
         log.warning("%s: fetched again, as they are not what the hub says: %s", name, ", ".join(wrong))
-        for file in wrong:  # in the cache it is a link to the file itself
-            (folder / file).resolve().unlink(missing_ok=True)
-            (folder / file).unlink(missing_ok=True)
-        _fetch(name, revision)
+        _fetch_anew(name, folder, wrong)
         for file, why in _wrong(folder, {file: files[file] for file in wrong}).items():
             raise InfrastructureError(
                 f"{name}: {folder / file} {why}, though fetched twice; the network or disk is bad"
             )
     if why := fault(folder):
-        raise ScoreError(f"{name}: {why}")
+        raise ScoreError(f"{name}: {why.rpartition('; ')[0]}; {_OWN}")
     return {"name": name, "revision": revision, "commit": folder.name, "folder": str(folder), "files": files}
 
 
 def verify(name: str, revision: str, folder: Path) -> None:
     """Compares a folder that somebody else has filled with what the hub says; raises as `download` does, and
-    `ScoreError` for the first file that is missing or another one."""
+    `ScoreError` for the first file that is missing or another one, or if the hub has no such weights."""
     from huggingface_hub import HfApi
 
+    kind = "*.bin" if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")) else "*.safetensors"
     with _refusals(name, revision):
-        files = _checksums(HfApi().list_repo_tree(name, recursive=True, revision=revision))
+        listed = HfApi().list_repo_tree(name, recursive=True, revision=revision)
+        files = _checksums(listed, (kind, *WANTED[1:]))
+    if not any(fnmatch.fnmatchcase(file, kind) for file in files):
+        raise ScoreError(f"{folder}: {name} at {revision} has no weights as {kind} to compare its own with")
     for file, why in _wrong(folder, files).items():
         raise ScoreError(f"{folder / file} {why} as in {name} at {revision}; copy it there again")
 
@@ -76,7 +81,19 @@ def _fetch(name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
     with _refusals(name, revision):
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
+        try:
+            return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
+        except RuntimeError as error:  # how the hub's transfer library tells a lost connection
+            raise InfrastructureError(f"{name}: the download failed ({' '.join(str(error).split())[:200]})") from None
+
+
+def _fetch_anew(name: str, folder: Path, files: Iterable[str]) -> None:
+    """Replaces files of the cache. What they link to is the hub library's to replace: other models may share it."""
+    from huggingface_hub import hf_hub_download
+
+    with _refusals(name, folder.name):
+        for file in files:
+            hf_hub_download(name, file, revision=folder.name, force_download=True)
 
 
 @contextlib.contextmanager
@@ -111,37 +128,35 @@ def _refusals(name: str, revision: str) -> Iterator[None]:
         raise InfrastructureError(f"{name}: the hub did not answer ({' '.join(str(error).split())[:200]})") from None
 
 
-def _told(name: str, folder: Path) -> dict[str, dict[str, Any]]:
-    """Size and checksum of each wanted file, as the hub says; if it does not answer, as the cache calls its files."""
+def _told(name: str, folder: Path) -> tuple[dict[str, dict[str, Any]], bool]:
+    """Size and checksum of each wanted file, and whether the hub itself says so; else the cache's names say it."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError
 
     try:
-        return _checksums(HfApi().list_repo_tree(name, recursive=True, revision=folder.name))
+        return _checksums(HfApi().list_repo_tree(name, recursive=True, revision=folder.name), WANTED), True
     except (HTTPError, OSError) as error:
         log.warning("%s: the hub lists no checksums (%s); those of the cache are taken", name, type(error).__name__)
-        return _remembered(folder)
+        return _remembered(folder), False
 
 
-def _checksums(listed: Iterable[Any]) -> dict[str, dict[str, Any]]:
-    """Of the wanted files in the hub's listing of a commit."""
-    files = [file for file in listed if hasattr(file, "blob_id") and _is_wanted(file.path)]  # not a folder
+def _checksums(listed: Iterable[Any], patterns: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Of the files in the hub's listing of a commit that have such names."""
+    named = [file for file in listed if hasattr(file, "blob_id")]  # not a folder
+    files = [file for file in named if any(fnmatch.fnmatchcase(file.path, pattern) for pattern in patterns)]
     kinds = [{"sha256": file.lfs.sha256} if file.lfs else {"git-sha1": file.blob_id} for file in files]
     return {file.path: {"size": file.size, **kind} for file, kind in zip(files, kinds, strict=True)}
 
 
 def _remembered(folder: Path) -> dict[str, dict[str, Any]]:
-    """The cache calls each file what its checksum was in the hub's word, and links to it."""
+    """The cache calls each file what its checksum was in the hub's word, and links to it (by that name, which may in
+    turn be a link into a store of another naming)."""
     found = {}
     for path in sorted(folder.rglob("*")):
-        checksum = path.resolve().name
-        if path.is_file() and path.is_symlink() and len(checksum) in _KINDS:
+        checksum = os.path.basename(os.readlink(path)) if path.is_symlink() else ""
+        if path.is_file() and len(checksum) in _KINDS:
             found[str(path.relative_to(folder))] = {"size": path.stat().st_size, _KINDS[len(checksum)]: checksum}
     return found
-
-
-def _is_wanted(name: str) -> bool:
-    return any(fnmatch.fnmatchcase(name, pattern) for pattern in WANTED)
 
 
 def _wrong(folder: Path, files: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -34,6 +34,8 @@ def paragraphs(found: Estimate, setting: Setting, calibrated_by: Path | None) ->
     yield f"search calls: {searches} to {config.search.backend} (search.mode: {config.search.mode})"
     yield disk(found.disk)
     yield wall(found)
+    if there := endpoints(costs, setting):
+        yield f"not counted: GPUs behind {', '.join(there)}, and that jobs which ask one at the same time share it"
     if calibrated_by:
         yield calibration(setting, calibrated_by)
     yield f"formulas: seconds of a rule's jobs; + start_s for each, x GPUs / 3600 = GPU-hours\n{formulas(costs)}"
@@ -43,6 +45,12 @@ def paragraphs(found: Estimate, setting: Setting, calibrated_by: Path | None) ->
         f"{training.held_out:,} held out ({training.source})"
     )
     yield assumptions(setting)
+
+
+def endpoints(costs: Sequence[Cost], setting: Setting) -> list[str]:
+    """Models that are elsewhere, each once."""
+    asked = dict.fromkeys(ask.model for cost in costs for ask in cost.load.asks)
+    return [name for name in asked if setting.config.models[name].engine == "endpoint"]
 
 
 def wall(found: Estimate) -> str:

@@ -48,8 +48,8 @@ class Layout:
         entry, base = lineage.agent(config, agent), config.models[lineage.base_model(config, agent)]
         settings = config.training.of(entry.method, entry.settings)
         judge = config.models.get(config.roles.reward_judge or "") if entry.method == "grpo" else None
-        gpus = settings.gpus or min(base.gpus, 1)
-        return cls(gpus, settings.nodes, settings.sharding, judge.gpus if judge else 0)
+        gpus = settings.gpus or min(base.own_gpus, 1)
+        return cls(gpus, settings.nodes, settings.sharding, judge.own_gpus if judge else 0)
 
     @property
     def processes(self) -> int:
