@@ -117,11 +117,11 @@ localrules:
 rule hub_model:
     output:
         "models/hub/{org}/{name}/{revision}.json",
+    log:
+        "logs/hub/{org}/{name}.{revision}.log",
     wildcard_constraints:
         org="[^/]+",
         name="[^/]+",
-    log:
-        "logs/hub/{org}/{name}.{revision}.log",
     retries: 2
     container:
         "containers/train.sif"
