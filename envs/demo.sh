@@ -9,7 +9,7 @@ run() { snakemake --profile demo "$@"; }
 
 if $full; then
   echo "The full micro-world demo: three seeds, demonstrations with and without leaps, and the long world."
-  echo "Estimate: about two hours on two cores the first time; what is finished is not repeated."
+  echo "Estimate: just under two hours on two cores the first time; what is finished is not repeated."
   run --config 'seeds=[0,1,2]' "$@"
   run --configfile configs/micro.yaml configs/micro_leap0.yaml --config 'seeds=[0,1,2]' "$@"
   run all theory --configfile configs/micro.yaml configs/micro_long.yaml --config 'seeds=[0,1,2]' "$@"

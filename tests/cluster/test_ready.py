@@ -96,6 +96,8 @@ def test_the_adapters_that_a_server_loads(tmp_path):
     snapshot.mkdir(parents=True)
     (snapshot / "adapter_model.safetensors").write_bytes(b"weights")
     says(look("lab/mine"), True)
+    fetched = Model(engine="vllm", path="lab/base", adapters={"mine": "/gone"}, adapter="mine")
+    says(places.to_fetch("m", fetched, home), False, "adapter mine: /gone: no such folder")
     missing = Model(engine="vllm", path=str(tmp_path / "gone"), adapters={"mine": str(tuned)})
     says(places.model("m", missing, home), False, "gone: no such folder")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -36,11 +37,14 @@ def model(name: str, entry: Model, home: Path) -> Finding:
     Args:
         home: the hub's cache (HF_HOME) as jobs see it.
     """
-    found = _base(name, entry, home)
-    if not (found.ok and entry.engine == "vllm" and entry.adapters):
+    return _with_adapters(_base(name, entry, home), name, entry, home)
+
+
+def _with_adapters(found: Finding, name: str, entry: Model, home: Path) -> Finding:
+    if found.ok is False or entry.engine != "vllm" or not entry.adapters:
         return found
     adapters = [_adapter(name, *item, home) for item in entry.adapters.items()]
-    well = good(found.name, f"{found.says}; adapters: {', '.join(entry.adapters)}")
+    well = dataclasses.replace(found, says=f"{found.says}; adapters: {', '.join(entry.adapters)}")
     return next((adapter for adapter in adapters if not adapter.ok), well)
 
 
@@ -77,9 +81,11 @@ def _of_the_hub(label: str, entry: Model, home: Path, record: Path) -> Finding:
 def to_fetch(name: str, entry: Model, home: Path) -> Finding:
     """A model that a rule is about to make or fetch: may it?"""
     label = f"model {name}"
-    if not (made(entry) or "").endswith(".json"):
-        return good(label, f"{entry.path}: a rule will make it")
-    return _to_fetch(label, entry, home)
+    if (made(entry) or "").endswith(".json"):
+        found = _to_fetch(label, entry, home)
+    else:
+        found = good(label, f"{entry.path}: a rule will make it")
+    return _with_adapters(found, name, entry, home)
 
 
 def _to_fetch(label: str, entry: Model, home: Path) -> Finding:
