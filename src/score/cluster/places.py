@@ -156,7 +156,7 @@ def training(config: Config, agent: str, home: Path, room_gb: float | None) -> F
     except (OSError, ValueError):  # told of the model itself
         about = None
     if about is None:
-        return unchecked(label, f"the shape of {entry.path} is known once all of it is there")
+        return unchecked(label, f"the shape of {entry.path} is known once it is downloaded")
     shape = Shape.of(about)
     if shape is None:
         return unchecked(label, f"{entry.path}: no decoder of a kind that can be estimated ({', '.join(KINDS)})")
