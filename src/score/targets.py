@@ -6,7 +6,7 @@ import typing
 from collections.abc import Iterable
 
 from score.config import Config
-from score.config.load import nearest
+from score.config.mistakes import nearest
 from score.config.schema import Ablation
 
 NEEDS = {

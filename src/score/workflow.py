@@ -16,7 +16,7 @@ from score import fingerprint, fresh, scattered
 from score.cluster import jobs, site
 from score.config import Config, lineage, load
 from score.config.__main__ import dump
-from score.config.load import nearest
+from score.config.mistakes import nearest
 from score.data import benchmarks
 from score.errors import ScoreError
 from score.models import made

@@ -200,6 +200,16 @@ def test_it_is_not_started_again_forever(tmp_path):
             pass
 
 
+def test_a_port_of_ones_choice_that_is_taken_is_one_line(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(InfrastructureError, match=rf"127\.0\.0\.1, port {port}: Address already in use"),
+            serve(lambda port: pytest.fail("nothing is started"), tmp_path / "log", address=("127.0.0.1", port)),
+        ):
+            pytest.fail("nothing is served")
+
+
 def test_a_port_is_held_until_the_server_has_it(tmp_path):
     def command_of_a_rival(port: str) -> list[str]:
         with contextlib.closing(socket.socket()) as rival, pytest.raises(OSError, match="in use"):

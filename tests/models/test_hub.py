@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from models.fake_hub import COMMIT, NAME, Hub
-from score.errors import ScoreError
+from score.errors import InfrastructureError, ScoreError
 from score.models import folder, hub
 from score.provenance import model_digest
 
@@ -193,17 +193,17 @@ def test_what_is_twice_not_what_the_hub_says_is_refused(server, home):
 def test_a_folder_that_was_torn_or_changed_later_is_told_and_mended(server, home):
     assert fetch(server, home).returncode == 0
     weights = Path(record(home)["folder"]) / "model.safetensors"
-    assert folder.changed(home / "record.json", whole=True) == ""
+    assert folder.Record.read(home / "record.json").changed(whole=True) == ""
     whole = weights.read_bytes()
     for content, why in ((whole[:-3], f"has {len(whole) - 3} bytes, not {len(whole)}"), (whole[:-1] + b"!", "sha256")):
         weights.resolve().write_bytes(content)
         with pytest.raises(ScoreError, match=f"{weights} has .*; remove {home / 'record.json'} and run snakemake"):
             hub.main(["--check", str(home / "record.json")])
-        assert why in folder.changed(home / "record.json", whole=True)
+        assert why in folder.Record.read(home / "record.json").changed(whole=True)
         assert fetch(server, home).returncode == 0
         assert weights.read_bytes() == whole
     (weights.parent / "config.json").unlink()
-    assert "config.json is missing; remove" in folder.changed(home / "record.json")
+    assert "config.json is missing; remove" in folder.Record.read(home / "record.json").changed()
 
 
 def test_a_model_that_the_cache_holds_is_taken_without_a_hub(server, home):
@@ -269,8 +269,28 @@ def test_a_folder_of_ones_own_is_compared_with_the_hub(server, tmp_path):
 
 def test_a_record_that_cannot_be_read_is_one_line(tmp_path):
     (tmp_path / "record.json").write_text("{")
-    with pytest.raises(ScoreError, match=r"record\.json: no record of a download; remove it"):
-        folder.changed(tmp_path / "record.json")
+    with pytest.raises(
+        ScoreError, match=r"record\.json: no record of a download; remove .*record\.json and run snakemake"
+    ):
+        folder.Record.read(tmp_path / "record.json").changed()
+
+
+@pytest.mark.parametrize(
+    ("name", "fetch_one"),
+    [
+        ("snapshot_download", lambda folder: hub.download(NAME)),
+        ("hf_hub_download", lambda folder: hub._fetch_anew(NAME, folder, ["model.safetensors"])),
+    ],
+)
+def test_a_lost_connection_of_the_transfer_library_is_one_line(name, fetch_one, tmp_path, monkeypatch):
+    def lost(*_, **__):
+        raise RuntimeError("Data processing error:\nCAS service error")
+
+    monkeypatch.setattr(f"huggingface_hub.{name}", lost)
+    with pytest.raises(
+        InfrastructureError, match=r"^lab/tiny: the download failed \(Data processing error: CAS service"
+    ):
+        fetch_one(tmp_path / COMMIT)
 
 
 def test_a_model_without_safetensors_is_refused(server, home):

@@ -16,7 +16,7 @@ from score.cluster.profile import Profile
 from score.cluster.queue import Slurm
 from score.cluster.site import Site
 from score.config import Config
-from score.config.load import nearest
+from score.config.mistakes import nearest
 from score.engine.gpus import told
 from score.errors import InfrastructureError
 

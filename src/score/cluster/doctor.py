@@ -70,6 +70,8 @@ def examine(
     if chosen.is_slurm:
         answers, known = _slurm(ask)
         yield answers
+    else:
+        yield unchecked("SLURM", f"{chosen.file} runs jobs on this machine")
     if setup is None:
         return
     if not chosen.is_slurm or setup.site is None:
@@ -110,8 +112,6 @@ def _read(chosen: profile.Profile, overlays: Sequence[str]) -> tuple[list[Findin
             found.append(good("site file", f"{site.path()}: partitions {', '.join(here.partitions)}"))
         elif chosen.is_slurm:
             found.append(bad("site file", f"{site.path()}: no such file", f"copy {site.EXAMPLE}"))
-        else:
-            found.append(unchecked("SLURM", f"{chosen.file} runs jobs on this machine"))
     except ScoreError as error:
         found.append(bad("site file", str(error)))
     return found, Setup(chosen, raw, config, here) if config else None
@@ -152,9 +152,11 @@ def _places(setup: Setup) -> Iterator[Finding]:
     config, home = setup.config, site.hub(setup.site, os.environ)
     yield from checks.division(jobs.stages(config), config)
     for name in setup.models:
-        entry, away = config.models[name], setup.profile.is_slurm
-        is_remote = entry.engine == "endpoint"
-        yield places.endpoint(name, entry, away=away) if is_remote else places.model(name, entry, home)
+        entry = config.models[name]
+        if entry.engine == "endpoint":
+            yield places.endpoint(name, entry, away=setup.profile.is_slurm)
+        else:
+            yield places.model(name, entry, home)
     for agent in jobs.trained_on_gpus(config):
         yield places.training(config, agent, home, setup.site and setup.site.gpu_memory_gb)
     yield places.keys(config, setup.models, os.environ)

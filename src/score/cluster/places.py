@@ -18,7 +18,7 @@ from score.config.schema import Model
 from score.engine import BASE_STUDENT, served
 from score.errors import InfrastructureError, ScoreError
 from score.models import access, made
-from score.models.folder import COMMIT, again, cached, changed, commit_of, fault, recorded, weights
+from score.models.folder import COMMIT, Record, again, cached, commit_of, fault, weights
 from score.train.memory import GB, KINDS, Shape, estimate
 
 MODELS_PER_RUN = 7
@@ -68,14 +68,15 @@ def _of_the_hub(label: str, entry: Model, home: Path, record: Path) -> Finding:
     if not found:
         return bad(label, f"{entry.path}: {record} says that it was downloaded, but it is not in {home}", again(record))
     try:
-        if (told := recorded(record)) != found[0].name:
-            return bad(
-                label, f"{entry.path}: {record} is of commit {told}, and {home} has {found[0].name} now", again(record)
-            )
-        why = changed(record, found[0])
+        told = Record.read(record)
     except ScoreError as error:
-        why = str(error)
-    return bad(label, f"{entry.path}: {why}") if why else good(label, f"{entry.path}: in {home}{_licence(entry)}")
+        return bad(label, f"{entry.path}: {error}")
+    now = found[0].name
+    if told.commit != now:
+        return bad(label, f"{entry.path}: {record} is of commit {told.commit}, and {home} has {now} now", again(record))
+    if why := told.changed(found[0]):
+        return bad(label, f"{entry.path}: {why}")
+    return good(label, f"{entry.path}: in {home}{_licence(entry)}")
 
 
 def to_fetch(name: str, entry: Model, home: Path) -> Finding:
@@ -131,7 +132,7 @@ def _folder(label: str, place: Path, entry: Model) -> Finding:
     return good(label, f"{place}: {_size(place) / GB:.1f} GB of weights{_licence(entry)}")
 
 
-def endpoint(name: str, entry: Model, *, away: bool = True) -> Finding:
+def endpoint(name: str, entry: Model, *, away: bool) -> Finding:
     """A remote model is the one that its entry names, as far as its server tells this machine.
 
     Args:
@@ -152,10 +153,8 @@ def training(config: Config, agent: str, home: Path, room_gb: float | None) -> F
     method, settings = (word := lineage.agent(config, agent)).method, word.settings
     folders = [Path(entry.path)] if Path(entry.path or "").is_dir() else cached(entry.path or "", home)
     try:
-        about = json.loads((folders[0] / "config.json").read_text(encoding="utf-8")) if folders else None
-    except (OSError, ValueError):  # told of the model itself
-        about = None
-    if about is None:
+        about = json.loads((folders[0] / "config.json").read_text(encoding="utf-8"))
+    except (IndexError, OSError, ValueError):  # of a file that is not as it should be, the model's own line tells
         return unchecked(label, f"the shape of {entry.path} is known once it is downloaded")
     shape = Shape.of(about)
     if shape is None:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
 
-from score.config.load import nearest, one_line
+from score.config.mistakes import nearest, one_line
 from score.config.schema import Config
 from score.config.section import Section
 from score.errors import ScoreError
@@ -25,22 +25,18 @@ from score.models import access
 FILE = "site.yaml"
 EXAMPLE = "profiles/slurm/site.example.yaml"
 _ALWAYS = (
-    *(
-        "SCORE_CONFIG",
-        "SCORE_COMMIT",
-        "OMP_NUM_THREADS",
-        "TOKENIZERS_PARALLELISM",
-        "TMPDIR",
-    ),
-    *(
-        "HF_HOME",
-        "HF_HUB_CACHE",
-        "HF_HUB_OFFLINE",
-        "CUDA_VISIBLE_DEVICES",
-        "NVIDIA_VISIBLE_DEVICES",
-        "SLURM_JOB_ID",
-        "PYTHONUTF8",
-    ),
+    "SCORE_CONFIG",
+    "SCORE_COMMIT",
+    "OMP_NUM_THREADS",
+    "TOKENIZERS_PARALLELISM",
+    "TMPDIR",
+    "HF_HOME",
+    "HF_HUB_CACHE",
+    "HF_HUB_OFFLINE",
+    "CUDA_VISIBLE_DEVICES",
+    "NVIDIA_VISIBLE_DEVICES",
+    "SLURM_JOB_ID",
+    "PYTHONUTF8",
 )
 _TIME = r"\d+(\.\d+)?|(\d+-)?\d+(:\d\d?){0,2}|(\d+[dhms])+"  # minutes, SLURM's words, Snakemake's words
 _LOGIN = (*access.VARIABLES, "HF_ENDPOINT", "http_proxy", "https_proxy", "no_proxy")
@@ -129,8 +125,11 @@ def environment(
     """
     home = hub(site, environ)
     # Both: a user's own HF_HUB_CACHE would send downloads where no check looks.
-    ours = {"HF_HOME": str(home), "HF_HUB_CACHE": str(home / "hub")}
-    ours["HF_HUB_OFFLINE"] = environ.get("HF_HUB_OFFLINE", "1")
+    ours = {
+        "HF_HOME": str(home),
+        "HF_HUB_CACHE": str(home / "hub"),
+        "HF_HUB_OFFLINE": environ.get("HF_HUB_OFFLINE", "1"),
+    }
     if site and site.scratch and job:
         ours["TMPDIR"] = _expand(site.scratch, environ, "scratch")
     seen = {**environ, **ours}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from score.config.load import nearest
+from score.config.mistakes import nearest
 from score.config.schema import Agent, Config
 from score.errors import ScoreError
 

@@ -25,7 +25,7 @@ import pandas as pd
 from score import cli, fingerprint, search
 from score.attempts import sandbox
 from score.config import Config, read_merged
-from score.config.load import nearest
+from score.config.mistakes import nearest
 from score.config.schema import Model
 from score.correct.planting import Planted, planted
 from score.correct.teacher import INFRASTRUCTURE, Correction, Failure, Review, Teacher

@@ -87,8 +87,6 @@ def _check_one(url: str, name: str, key: str, variable: str | None, *, away: boo
 
 def check_in_job(model: Model) -> None:
     """The same for a job, which goes on where the server does not tell: its requests have their own retries."""
-    if expected(model) is None or not model.listed:
-        return
     try:
         log.info("%s", check(model))
     except InfrastructureError as error:

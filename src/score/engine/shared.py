@@ -25,7 +25,8 @@ import yaml
 
 from score import cli
 from score.config import Config, lineage
-from score.config.load import nearest, read_merged
+from score.config.load import read_merged
+from score.config.mistakes import nearest
 from score.config.schema import Model
 from score.engine import check_gpus, gpus, resolve_path, vllm
 from score.engine.serve import Server, family, serve, url_of

@@ -10,6 +10,7 @@ import json
 import re
 import struct
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ _TOKENIZERS = ("tokenizer.json", "*.model", "vocab.json", "vocab.txt", "*.tiktok
 _BESIDE = ("training_args*", "optimizer*", "scheduler*")  # files of a training run that are no weights
 _POINTER = b"version https://git-lfs"  # what git leaves where it was not told to fetch large files
 _SHARD = re.compile(r"(.*)-(\d+)-of-(\d+)(\.\w+)")
-_SMALL = 2**25  # files up to this size are read by `changed` even where not all are
+_SMALL = 2**25  # files up to this size are read by `differs` even where not all are
 
 
 def weights(folder: Path) -> list[Path]:
@@ -163,45 +164,41 @@ def differs(file: Path, told: Mapping[str, Any], *, whole: bool = True) -> str:
     return ""
 
 
-def recorded(record: Path) -> str:
-    """The commit that was downloaded, by the record that `score.models.hub` wrote; raises as `changed` does."""
-    return _folder_of(_told(record)).name
+@dataclass(frozen=True)
+class Record:
+    """A download, as `score.models.hub` wrote it down: where it was put, and of each file size and checksum."""
 
+    file: Path
+    folder: Path
+    files: Mapping[str, Mapping[str, Any]]
 
-def changed(record: Path, folder: Path | None = None, *, whole: bool = False) -> str:
-    """How a downloaded model is no longer what its record says, and the mend; "" if it is, or nothing is recorded.
+    @classmethod
+    def read(cls, file: Path) -> Record:
+        """Raises `ScoreError` if it cannot be read."""
+        try:
+            told = json.loads(file.read_text(encoding="utf-8"))
+            return cls(file, Path(told["folder"]), dict(told.get("files", {})))
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            raise ScoreError(f"{file}: no record of a download; {again(file)}") from None
 
-    Args:
-        record: the file that `score.models.hub` wrote.
-        folder: where the model is now; None: where it was then.
-        whole: as in `differs`.
-    Raises:
-        ScoreError: the record cannot be read.
-    """
-    told = _told(record)
-    folder = folder or _folder_of(told)
-    for name, about in told.get("files", {}).items():
-        if why := differs(folder / name, about, whole=whole):
-            return f"{folder / name} {why}; {again(record)}"
-    return ""
+    @property
+    def commit(self) -> str:
+        return self.folder.name
+
+    def changed(self, folder: Path | None = None, *, whole: bool = False) -> str:
+        """How the model is no longer what it was, and the mend; "" if it is, or no files are recorded.
+
+        Args:
+            folder: where it is now; None: where it was then.
+            whole: as in `differs`.
+        """
+        folder = folder or self.folder
+        for name, about in self.files.items():
+            if why := differs(folder / name, about, whole=whole):
+                return f"{folder / name} {why}; {again(self.file)}"
+        return ""
 
 
 def again(record: Path) -> str:
     """How a download is mended. Made with everything else, a record would have all that used the model made again."""
     return f"remove {record} and run snakemake for that file alone"
-
-
-def _told(record: Path) -> dict[str, Any]:
-    try:
-        told = json.loads(record.read_text(encoding="utf-8"))
-        _folder_of(told)
-        dict(told.get("files", {}))
-        return told
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        raise ScoreError(
-            f"{record}: no record of a download; remove it and run snakemake for that file alone"
-        ) from None
-
-
-def _folder_of(told: Mapping[str, Any]) -> Path:
-    return Path(told["folder"])

@@ -25,11 +25,13 @@ from score import cli
 from score.errors import InfrastructureError, ScoreError
 from score.jsonl import write_json
 from score.models import access
-from score.models.folder import changed, differs, fault
+from score.models.folder import Record, differs, fault
 
 log = logging.getLogger("hub")
 
-WANTED = ("*.safetensors", "*.json", "*.model", "*.tiktoken", "*.txt", "*.jinja", "LICENSE*")
+_WEIGHTS = "*.safetensors"
+_OTHERS = ("*.json", "*.model", "*.tiktoken", "*.txt", "*.jinja", "LICENSE*")
+WANTED = (_WEIGHTS, *_OTHERS)
 """Weights, tokenizer and config; not the same weights once more in other formats."""
 
 _OWN = "make a folder of it that can be loaded, and name that as the entry's `path`"
@@ -43,7 +45,7 @@ def download(name: str, revision: str = "main") -> dict[str, Any]:
     cannot be reached, or sends other files than it says.
     """
     folder = _fetch(name, revision)
-    if not any(folder.glob("*.safetensors")):
+    if not any(folder.glob(_WEIGHTS)):
         raise ScoreError(f"{name}: no weights as safetensors among its files; {_OWN}")
     files, is_from_hub = _told(name, folder)
     if wrong := _wrong(folder, files):
@@ -66,10 +68,10 @@ def verify(name: str, revision: str, folder: Path) -> None:
     `ScoreError` for the first file that is missing or another one, or if the hub has no such weights."""
     from huggingface_hub import HfApi
 
-    kind = "*.bin" if any(folder.glob("*.bin")) and not any(folder.glob("*.safetensors")) else "*.safetensors"
+    kind = "*.bin" if any(folder.glob("*.bin")) and not any(folder.glob(_WEIGHTS)) else _WEIGHTS
     with _refusals(name, revision):
         listed = HfApi().list_repo_tree(name, recursive=True, revision=revision)
-        files = _checksums(listed, (kind, *WANTED[1:]))
+        files = _checksums(listed, (kind, *_OTHERS))
     if not any(fnmatch.fnmatchcase(file, kind) for file in files):
         raise ScoreError(f"{folder}: {name} at {revision} has no weights as {kind} to compare its own with")
     for file, why in _wrong(folder, files).items():
@@ -81,10 +83,7 @@ def _fetch(name: str, revision: str) -> Path:
     from huggingface_hub import snapshot_download
 
     with _refusals(name, revision):
-        try:
-            return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
-        except RuntimeError as error:  # how the hub's transfer library tells a lost connection
-            raise InfrastructureError(f"{name}: the download failed ({' '.join(str(error).split())[:200]})") from None
+        return Path(snapshot_download(name, revision=revision, allow_patterns=list(WANTED)))
 
 
 def _fetch_anew(name: str, folder: Path, files: Iterable[str]) -> None:
@@ -126,6 +125,8 @@ def _refusals(name: str, revision: str) -> Iterator[None]:
         if getattr(getattr(error, "response", None), "status_code", None) == 401:
             raise ScoreError(unknown) from None
         raise InfrastructureError(f"{name}: the hub did not answer ({' '.join(str(error).split())[:200]})") from None
+    except RuntimeError as error:  # how the hub's transfer library tells a lost connection
+        raise InfrastructureError(f"{name}: the download failed ({' '.join(str(error).split())[:200]})") from None
 
 
 def _told(name: str, folder: Path) -> tuple[dict[str, dict[str, Any]], bool]:
@@ -173,7 +174,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--folder", type=Path, help="compare its files with the hub's; fetch nothing")
     args = parser.parse_args(argv)
     if args.check:
-        if why := changed(args.check, whole=True):
+        if why := Record.read(args.check).changed(whole=True):
             raise ScoreError(why)
         return
     if not (args.name and (args.out or args.folder)):

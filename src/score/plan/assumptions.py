@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from score.config.load import nearest
+from score.config.mistakes import nearest
 from score.errors import ScoreError
 
 
