@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import warnings
 from collections.abc import Callable, Sequence
 
 import torch
@@ -27,6 +28,10 @@ from score.train.decoding import decoding, ready_to_decode
 from score.train.order import PerEpoch
 from score.train.rollouts import Rollouts, token_row
 from score.train.samplers import TrainerEngine, VllmEngine
+
+# TRL's own affairs, told at each update: own rollouts are experimental; it reads a name that transformers will drop.
+warnings.filterwarnings("ignore", message="You are using 'rollout_func'", category=UserWarning)
+warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
 class AgentGRPO(GRPOTrainer):
