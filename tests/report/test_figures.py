@@ -178,6 +178,16 @@ def test_learning_curves_from_files(tmp_path, agents, runs):
     assert {(row["agent"], row["seed"]) for row in rows} == {(agent, str(seed)) for agent, seed, _, _ in runs}
 
 
+def test_the_axes_of_a_few_updates_without_success_are_whole(tmp_path, agents):
+    paths = write_logs(tmp_path, [("bc", 0, 0.0, 0.0)])
+    curves = learning_curves.read_curves([tmp_path / p for p in paths])
+    left, right = learning_curves.draw(curves, ROWS, NOTE).axes
+    low, high = left.get_ylim()
+    assert low < 0, "the line lies above the axis"
+    assert high == 1, "no ticks of a hundredth of a percent"
+    assert all(tick == round(tick) for axes in (left, right) for tick in axes.get_xticks())
+
+
 def test_a_run_without_held_out_questions_still_has_its_reward(tmp_path, agents):
     write_text(tmp_path / "train/rl-s0/log.csv", "step,reward\n1,0.5\n2,0.7\n")
     command = ["--logs", str(tmp_path / "train/rl-s0/log.csv"), "--agents", agents, "--note", NOTE]

@@ -167,6 +167,7 @@ def draw(curves: pd.DataFrame, rows: Sequence[Row], note: str) -> style.Figure:
             style.say(axes, "not logged")
         else:
             _panel(axes, of_series.assign(value=unit * of_series["value"]), looks)
+    left.set_ylim(top=max(left.get_ylim()[1], 1))  # a percent at least, where every accuracy is 0
     if right.get_legend():
         left.get_legend() and left.get_legend().remove()
         style.legend_above(figure, right)
@@ -182,6 +183,7 @@ def _panel(axes: style.Axes, of_series: pd.DataFrame, looks: dict[str, style.Loo
         err_kws={"alpha": 0.12, "linewidth": 0}, markevery=max(1, per_line // 8), **style.seaborn_looks(looks),
     )  # fmt: skip
     axes.set(xlabel="updates", ylabel=axes.get_ylabel())
+    axes.xaxis.get_major_locator().set_params(integer=True)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
