@@ -63,3 +63,5 @@ until [ -e "$overlay" ]; do
   sleep 2
 done
 in_turn snakemake "$@" --configfile "${configs[@]}" "$overlay"
+page=results/smoke/report/index.html
+[ ! -e "$page" ] || { echo; cat results/smoke/tables/headline.md; echo; echo "All tables and figures: $page. What came out elsewhere: docs/SMOKE.md"; }
