@@ -19,7 +19,7 @@ exec 9>results/.smoke.lock
 flock -n 9 || fail "another smoke run is going on in this folder; wait for it, or end it"
 
 echo "The smoke run: a small real model through every rule of the paper's experiment."
-echo "Estimate: half an hour to an hour on two cores the first time; what is finished is not repeated."
+echo "Estimate: twenty minutes to an hour on two cores the first time; what is finished is not repeated."
 
 server='' workflow=''
 finish() {
@@ -63,5 +63,5 @@ until [ -e "$overlay" ]; do
   sleep 2
 done
 in_turn snakemake "$@" --configfile "${configs[@]}" "$overlay"
-page=results/smoke/report/index.html
-[ ! -e "$page" ] || { echo; cat results/smoke/tables/headline.md; echo; echo "All tables and figures: $page. What came out elsewhere: docs/SMOKE.md"; }
+table=results/smoke/tables/headline.md
+[ ! -e "$table" ] || { echo; cat "$table"; echo; echo "All tables and figures: results/smoke/report/index.html"; }

@@ -104,6 +104,14 @@ def busy(smoke, *words: str, **options) -> subprocess.Popen:
     return process
 
 
+def test_it_ends_with_the_table(smoke):
+    table = Path("results/smoke/tables/headline.md")
+    table.parent.mkdir(parents=True)
+    table.write_text("| student | all |")
+    assert smoke().wait(60) == 0, said()
+    assert "| student | all |" in said()
+
+
 def test_it_serves_the_model_for_the_workflow_and_ends_the_server(smoke):
     process = smoke("--config", "data={source: a folder}", SCORE_SMOKE_CONFIG="configs/smoke_gpu.yaml", CODE="0",
                     CUDA_VISIBLE_DEVICES="0")  # fmt: skip
