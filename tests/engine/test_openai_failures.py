@@ -74,7 +74,7 @@ def test_a_server_that_does_not_answer_in_time_is_given_up(server, pauses):
     server.release.clear()
     with pytest.raises(InfrastructureError, match="APITimeoutError"):
         ask(server, (200, CUT), timeout_s=0.2, retries=1)
-    assert len(server.seen) == 2
+    assert len(pauses) == 1, "it was asked twice; a busy machine may give up before the server has read that"
 
 
 def test_retries_back_off_with_jitter(server, pauses):
