@@ -178,7 +178,7 @@ def test_learning_curves_from_files(tmp_path, agents, runs):
     assert {(row["agent"], row["seed"]) for row in rows} == {(agent, str(seed)) for agent, seed, _, _ in runs}
 
 
-def test_the_axes_of_a_few_updates_without_success_are_whole(tmp_path, agents):
+def test_the_axes_of_a_few_updates_without_success_are_whole(tmp_path):
     paths = write_logs(tmp_path, [("bc", 0, 0.0, 0.0)])
     curves = learning_curves.read_curves([tmp_path / p for p in paths])
     left, right = learning_curves.draw(curves, ROWS, NOTE).axes
