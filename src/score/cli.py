@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from score.errors import InfrastructureError, ScoreError
+from score.signals import exit_on_sigterm
 
 _CHATTY = ("httpx", "httpx2", "openai", "httpcore", "bm25s")
 
@@ -29,7 +30,7 @@ def run(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s", datefmt="%H:%M:%S")
     for name in _CHATTY:
         logging.getLogger(name).setLevel(logging.WARNING)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `with` blocks end the servers they started
+    exit_on_sigterm()
     if watched:
         threading.Thread(target=_end_with_the_workflow, daemon=True).start()
     code = 0

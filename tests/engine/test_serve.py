@@ -265,6 +265,29 @@ def test_a_signal_to_the_job_ends_the_server_and_all_that_it_started(tmp_path, r
     assert gone(server_group(log))
 
 
+LOSES = """
+import os, score.engine.serve, weakref
+class Kept: pass
+def lose_a_signal(server, *_, **_more):
+    while not server.said(): time.sleep(0.02)
+    kept = Kept()
+    seen = weakref.ref(kept, lambda _: os.kill(os.getpid(), {sign:d}))
+    del kept
+    time.sleep(60)
+score.engine.serve._await_health = lose_a_signal
+"""
+
+
+@pytest.mark.parametrize("run", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_in_the_callback_of_a_weak_reference_ends_the_server_too(tmp_path, run, sign):
+    log = tmp_path / "server.log"
+    job = start_job(LOSES.format(sign=sign) + run, TELL + GOOD + START, log)
+    said = job.communicate(timeout=30)
+    assert job.returncode != 0, said
+    assert gone(server_group(log))
+
+
 def test_an_impatient_second_signal_leaves_nothing_behind(tmp_path):
     log = tmp_path / "server.log"
     job = start_job("cli.run(main)", TELL + FORKS + DEAF + GOOD + START, log)

@@ -6,7 +6,7 @@ from score import cli
 
 
 def test_an_interrupted_job_ends_with_one_line(capsys, monkeypatch):
-    monkeypatch.setattr("score.cli.signal.signal", lambda *_: None)
+    monkeypatch.setattr("score.cli.exit_on_sigterm", lambda: None)
 
     def interrupted(argv):
         raise KeyboardInterrupt

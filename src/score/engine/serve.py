@@ -32,6 +32,7 @@ import httpx
 
 from score.engine import watchdog
 from score.errors import InfrastructureError
+from score.signals import exit_on_sigterm
 
 Command = Callable[[str], Sequence[str]]
 """The server's command line for a port or for the path of a socket."""
@@ -234,11 +235,11 @@ def _ended_by_sigterm() -> Iterator[None]:
     if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    undo = exit_on_sigterm()
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        undo()
 
 
 @contextlib.contextmanager
