@@ -1,20 +1,30 @@
 """An end that a signal asks for comes, wherever in the program the signal arrives.
 
-The exception of a signal's handler is lost where Python has nobody to hand it to: in a finalizer or in the callback of
-a weak reference, which run at any moment, those of the import system among them. Such a signal is sent once more.
+Python drops the exception of a signal's handler where it has nobody to hand it to: in a finalizer and in a weak
+reference's callback. These run at any moment, in the middle of an import too. Such a signal is sent once more.
+
+What is not covered: a second signal while the first is being dropped, and one that comes while the interpreter ends.
 """
 
 from __future__ import annotations
 
 import os
+import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
-_AGAIN_S = 0.05  # the callback is over by then, or the signal is sent once more again
-_SENT = {SystemExit: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
+_AGAIN_S = 0.05  # the finalizer is over by then, or drops the signal again
+
+
+class _Told(SystemExit):
+    """By SIGTERM; no exit of the program's own."""
+
+
+_SENT = {_Told: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
 
 
 def exit_on_sigterm() -> Callable[[], None]:
@@ -23,20 +33,32 @@ def exit_on_sigterm() -> Callable[[], None]:
     For the main thread. Returns what undoes it.
     """
     handler, hook = signal.getsignal(signal.SIGTERM), sys.unraisablehook
+    again: queue.SimpleQueue[int | None] = queue.SimpleQueue()
 
-    def send_again(lost: Any) -> None:
+    def tell(lost: Any) -> None:
         number = _SENT.get(lost.exc_type)
-        if number is None or threading.current_thread() is not threading.main_thread():
+        main = threading.main_thread()
+        if number is None or threading.current_thread() is not main or not main.is_alive():
             hook(lost)
-            return
-        timer = threading.Timer(_AGAIN_S, os.kill, (os.getpid(), number))
-        timer.daemon = True
-        timer.start()
+        else:
+            again.put(number)
 
     def undo() -> None:
-        signal.signal(signal.SIGTERM, handler)
+        signal.signal(signal.SIGTERM, handler or signal.SIG_DFL)
         sys.unraisablehook = hook
+        again.put(None)
 
-    sys.unraisablehook = send_again
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+    threading.Thread(target=_send, args=[again], daemon=True).start()
+    sys.unraisablehook = tell
+    signal.signal(signal.SIGTERM, _told)
     return undo
+
+
+def _told(*_: object) -> NoReturn:
+    raise _Told(128 + signal.SIGTERM)
+
+
+def _send(numbers: queue.SimpleQueue[int | None]) -> None:
+    while (number := numbers.get()) is not None:
+        time.sleep(_AGAIN_S)
+        os.kill(os.getpid(), number)
