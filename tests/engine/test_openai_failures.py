@@ -73,7 +73,7 @@ def test_a_broken_reply_ends_its_own_episode_alone(server, pauses):
 def test_a_server_that_does_not_answer_in_time_is_given_up(server, pauses):
     server.release.clear()
     with pytest.raises(InfrastructureError, match="APITimeoutError"):
-        ask(server, (200, CUT), timeout_s=1, retries=1)  # long enough for a busy machine to have sent it
+        ask(server, (200, CUT), timeout_s=2, retries=1)  # long enough for a busy machine to have sent it
     assert len(pauses) == 1
     assert len(server.seen) == 2
 
