@@ -36,7 +36,7 @@ server.serve_forever()
 FORKS = "import subprocess; subprocess.Popen(['sleep', '300'])\n"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 TELL = "import os; print(os.getpid(), flush=True)\n"
-NEVER = "import time; time.sleep(200)\n"
+NEVER = "import time; time.sleep(60)\n"
 HANGS = (
     "import socket, sys, time; s = socket.create_server(('127.0.0.1', int(sys.argv[1])))\n"
     "print('still loading', flush=True); time.sleep(float(sys.argv[2])); raise SystemExit(7)\n"
@@ -228,13 +228,12 @@ from score.engine.serve import serve
 
 def main(argv=None):
     program, log = sys.argv[1:3]
-    with serve(lambda port: [sys.executable, "-c", program, port], Path(log), timeout_s=200, grace_s=1):
+    with serve(lambda port: [sys.executable, "-c", program, port], Path(log), timeout_s=60, grace_s=1):
         print("ready", flush=True)
-        time.sleep(200)
+        time.sleep(60)
 
 {run}
 """
-PATIENCE_S = 100  # of a busy machine, and less than a job that hears nothing would take
 RUNS = {"under the command line": "cli.run(main)", "by itself": "main()"}
 
 
@@ -261,7 +260,7 @@ def test_a_signal_to_the_job_ends_the_server_and_all_that_it_started(tmp_path, r
         assert job.stdout.readline() == b"ready\n"
     wait_for(log)
     job.send_signal(sign)
-    job.communicate(timeout=PATIENCE_S)
+    job.communicate(timeout=30)
     assert job.returncode != 0
     assert gone(server_group(log))
 
@@ -274,7 +273,7 @@ def lose_a_signal(server, *_, **_more):
     kept = Kept()
     seen = weakref.ref(kept, lambda _: os.kill(os.getpid(), {sign:d}))
     del kept
-    time.sleep(200)
+    time.sleep(60)
 score.engine.serve._await_health = lose_a_signal
 """
 
@@ -291,7 +290,7 @@ score.engine.serve._await_health = lose_a_signal
 def test_a_signal_in_the_callback_of_a_weak_reference_ends_the_server_too(tmp_path, run, sign, code):
     log = tmp_path / "server.log"
     job = start_job(LOSES.format(sign=sign) + run, TELL + GOOD + START, log)
-    job.communicate(timeout=PATIENCE_S)
+    job.communicate(timeout=30)
     assert job.returncode == code
     assert gone(server_group(log))
 
@@ -303,7 +302,7 @@ def test_an_impatient_second_signal_leaves_nothing_behind(tmp_path):
     for _ in range(3):
         job.send_signal(signal.SIGTERM)
         time.sleep(0.2)
-    job.communicate(timeout=PATIENCE_S)
+    job.communicate(timeout=30)
     assert gone(server_group(log))
 
 
