@@ -9,7 +9,7 @@ from snakemake.settings.types import DeploymentMethod
 from score import asked, launch, targets
 from score.cluster import apptainer, ready
 from score.errors import InfrastructureError, ScoreError
-from score.scheduling import one_timer
+from score.scheduling import mend
 from score.workflow import Plan, pattern
 
 # SystemExit, since Snakemake shows any other exception with the file and line that raised it.
@@ -24,7 +24,7 @@ try:
 except ScoreError as error:
     sys.exit(f"error: {error}")
 
-one_timer(JobScheduler)
+mend(JobScheduler)
 
 
 # Snakemake asks for Apptainer before a dry run too; a plan needs none, and launch.start stops a run that does.
