@@ -7,6 +7,7 @@ import errno
 import logging
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -80,12 +81,26 @@ def _end_with_the_workflow(every_s: float = 1.0) -> None:
     """
     shell = os.getppid()
     workflow = _parent(shell)
-    while workflow is not None:
+    if workflow is None:
+        return
+    while os.getppid() == shell and _parent(shell) == workflow and not _ended_before():
         time.sleep(every_s)
-        if os.getppid() != shell or _parent(shell) != workflow:
-            print("error: the workflow that started this job is gone; ending", file=sys.stderr)
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
+    print("error: the workflow that started this job is gone; ending", file=sys.stderr)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+_WORKFLOW = "SCORE_WORKFLOW"
+
+
+def name_workflow() -> None:
+    """Makes this process the workflow of the jobs that inherit its environment."""
+    os.environ[_WORKFLOW] = f"{os.getpid()} {socket.gethostname()}"
+
+
+def _ended_before() -> bool:
+    """Whether the workflow was gone before this process could see it: its shell has another parent then."""
+    pid, _, host = os.environ.get(_WORKFLOW, "").partition(" ")
+    return host == socket.gethostname() and _parent(int(pid)) is None
 
 
 def end_with(pid: int, every_s: float = 1.0) -> None:

@@ -43,6 +43,8 @@ def _one_timer(_: Method) -> Method:
 
 def _in_a_thread(end: Method) -> Method:
     def exit_gracefully(self: Any, *signal: Any) -> None:
+        self._user_kill = "graceful"  # for the look that is under way, which would start another round of jobs
+        # A daemon, since the start of any other thread takes a lock, too.
         threading.Thread(target=end, args=(self, *signal), daemon=True).start()
 
     return exit_gracefully

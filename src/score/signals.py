@@ -1,4 +1,4 @@
-"""An end that a signal asks for comes, wherever in the program the signal arrives.
+"""An end that a signal asks for comes, wherever in the program the signal arrives, and not in the midst of some things.
 
 Python drops the exception of a signal's handler where it has nobody to hand it to: in a finalizer and in a weak
 reference's callback. These run at any moment, in the middle of an import too. Such a signal is sent once more.
@@ -8,13 +8,14 @@ What is not covered: a second signal while the first is being dropped, and one t
 
 from __future__ import annotations
 
+import contextlib
 import os
 import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 _AGAIN_S = 0.05  # the finalizer is over by then, or drops the signal again
@@ -52,6 +53,29 @@ def exit_on_sigterm() -> Callable[[], None]:
     sys.unraisablehook = tell
     signal.signal(signal.SIGTERM, _told)
     return undo
+
+
+@contextlib.contextmanager
+def put_off() -> Iterator[None]:
+    """SIGTERM and SIGINT take effect after the block, so that nothing is started unseen or left half ended."""
+    if not in_main_thread():
+        yield
+        return
+    late: list[int] = []
+    numbers = _SENT.values()
+    handlers = {number: signal.signal(number, lambda number, frame: late.append(number)) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)
+        if late:
+            signal.raise_signal(late[0])
+
+
+def in_main_thread() -> bool:
+    """Where alone handlers can be set."""
+    return threading.current_thread() is threading.main_thread()
 
 
 def _told(*_: object) -> NoReturn:

@@ -180,7 +180,8 @@ def test_stop_leaves_nothing(cluster, crashed):
         text = f"#!/bin/bash\ntrap '' TERM\nsleep 1000 & echo $! >{folder}/child; wait; sleep 1000\n"
         subprocess.run(["sbatch", "--output=/dev/null"], input=text, text=True, env=env, check=True, timeout=30)
         cluster.wait_for(lambda: (folder / "child").exists(), 30, "the job's child")
-        assert {"slurmctld", "slurmd", "slurmstepd", "munged", "sleep"} <= set(processes())
+        expected = {"slurmctld", "slurmd", "slurmstepd", "munged", "sleep"}
+        cluster.wait_for(lambda: expected <= set(processes()), 30, "all of them")
         if crashed:
             for name in ("slurmctld", "slurmd"):
                 os.kill(int((folder / f"run/{name}.pid").read_text()), signal.SIGKILL)

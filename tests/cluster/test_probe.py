@@ -153,6 +153,22 @@ def test_a_server_is_reached_without_a_query():
     assert "$NOWHERE is not set in the job" in probe.reach("http://$NOWHERE/x")
 
 
+def test_a_signal_while_a_probe_is_sent_cancels_it_all_the_same(tmp_path):
+    asked = []
+
+    def ask(command):
+        asked.append(command)
+        if command[0] == "sbatch":
+            signal.raise_signal(signal.SIGINT)
+        return "17\n" if command[0] == "sbatch" else ""
+
+    order = {"cuda": False, "models": [], "image": None, "apptainer_args": ""}
+    with pytest.raises(KeyboardInterrupt):
+        list(probing.run([ASKED], order, tmp_path, ask, timeout_s=3))
+    assert ["scancel", "--quiet", "17"] in asked
+    assert list(tmp_path.iterdir()) == []
+
+
 # On a real SLURM.
 
 

@@ -139,8 +139,8 @@ def test_the_first_error_is_shown_however_long_a_shutdown_goes_on(tmp_path):
 def test_a_server_that_never_gets_ready_is_given_up_and_ended(tmp_path):
     log = tmp_path / "l"
     with (
-        pytest.raises(InfrastructureError, match="not ready after 1 s"),
-        serve(command(TELL + NEVER), log, timeout_s=1),
+        pytest.raises(InfrastructureError, match="not ready after 3 s"),
+        serve(command(TELL + NEVER), log, timeout_s=3),
     ):
         pass
     assert gone(server_group(log))
@@ -303,6 +303,23 @@ def test_an_impatient_second_signal_leaves_nothing_behind(tmp_path):
         job.send_signal(signal.SIGTERM)
         time.sleep(0.2)
     job.communicate(timeout=30)
+    assert gone(server_group(log))
+
+
+INTERRUPTED = """
+import score.engine.serve
+def second_signal(*_): raise SystemExit(143)
+score.engine.serve._end = second_signal
+"""
+
+
+def test_a_second_signal_before_the_end_of_the_server_has_begun_leaves_that_to_the_watchdog(tmp_path):
+    log = tmp_path / "server.log"
+    job = start_job(INTERRUPTED + "cli.run(main)", TELL + FORKS + DEAF + GOOD + START, log)
+    assert job.stdout.readline() == b"ready\n"
+    job.send_signal(signal.SIGTERM)
+    job.communicate(timeout=30)
+    assert job.returncode == 143
     assert gone(server_group(log))
 
 

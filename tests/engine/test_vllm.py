@@ -78,8 +78,9 @@ def make_adapter(base: Path, folder: Path) -> Path:
 def descendants(pid: int) -> set[int]:
     found = set()
     for path in Path(f"/proc/{pid}/task").glob("*/children"):
-        for child in map(int, path.read_text().split()):
-            found |= {child, *descendants(child)}
+        with contextlib.suppress(OSError):  # a thread may have ended
+            for child in map(int, path.read_text().split()):
+                found |= {child, *descendants(child)}
     return found
 
 

@@ -188,8 +188,8 @@ def test_a_step_that_ends_the_interpreter_only_the_second_time_is_no_infrastruct
     """The state is lost, by the code's own doing, and says so in every later step."""
     with pool.open() as session:
         code = "import os, time\nif time.time() > {0}: os._exit(1)"
-        session.run(code.format(time.time() + 0.5))
-        time.sleep(0.5)
+        session.run(code.format(time.time() + 2))
+        time.sleep(2)
         assert session.run("os._exit(1)").error == "died"
         lost = session.run("print(1)")
         assert lost.error == "died"

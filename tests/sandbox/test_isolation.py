@@ -211,7 +211,7 @@ def test_an_interpreter_killed_from_outside_is_an_infrastructure_error(pool):
 
 
 def test_every_way_of_stopping_leaves_no_process_and_no_file():
-    with ZygotePool(Limits(timeout_s=0.3)) as pool:
+    with ZygotePool(Limits(timeout_s=1)) as pool:
         parent, scratch = pool._process.pid, Path(pool._scratch)
         stopped, closed, left = pool.open(), pool.open(), pool.open()
         pids = [pid_of(s) for s in (stopped, closed, left)]

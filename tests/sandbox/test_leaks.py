@@ -73,7 +73,7 @@ def held(pool: ZygotePool, parent: int) -> tuple[set[int], int, int, set[str]]:
 
 @pytest.mark.parametrize("steps", [300, pytest.param(10_000, marks=[pytest.mark.slow, pytest.mark.timeout(3600)])])
 def test_a_random_life_leaves_nothing_behind(steps):
-    with ZygotePool(Limits(timeout_s=0.3, memory_mb=1024, output_chars=400, file_mb=4)) as pool:
+    with ZygotePool(Limits(timeout_s=1, memory_mb=1024, output_chars=400, file_mb=4)) as pool:
         parent = inside(pool._process.pid)[1] if "own_processes" in pool.layers else pool._process.pid
         rng = random.Random(0)
         random_life(pool, 100, rng)  # first uses of allocators and caches are no leaks

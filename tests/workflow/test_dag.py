@@ -3,11 +3,13 @@
 python -m pytest -m dag
 """
 
+import contextlib
 import csv
 import json
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -28,10 +30,17 @@ def rows(path: str) -> list[dict]:
     return [json.loads(line) for line in (RESULTS / path).read_text().splitlines()]
 
 
+def is_here(pid: str) -> bool:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cwd").readlink() == ROOT
+    return False
+
+
 def test_a_killed_workflow_leaves_no_job_behind(killed_run):
     deadline = time.monotonic() + 20
     while time.monotonic() < deadline:
         left = subprocess.run(["pgrep", "-f", "root results/tiny"], capture_output=True, text=True).stdout.split()
+        left = [pid for pid in left if is_here(pid)]  # another copy's tests may run at the same time
         if not left:
             return
         time.sleep(0.5)

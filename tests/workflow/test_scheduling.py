@@ -92,6 +92,7 @@ def test_a_workflow_ends_when_a_signal_meets_its_lock(tmp_path):
     done = python("-m", "snakemake", "--cores", "1", "--keep-going", folder=tmp_path)
     assert done.returncode == 1
     assert "Will exit after finishing currently running jobs" in done.stderr, "the signal was heard"
+    assert not (tmp_path / "after").exists(), "and no other job was started"
 
 
 def test_a_signal_is_heard_in_the_midst_of_waking_the_scheduler():
@@ -100,7 +101,6 @@ def test_a_signal_is_heard_in_the_midst_of_waking_the_scheduler():
     mend(type(scheduler))
     with scheduler._lock, scheduler._open_jobs._cond:
         scheduler.exit_gracefully(signal.SIGTERM, None)
-        assert scheduler._user_kill is None
     assert scheduler._open_jobs.acquire(timeout=20)
     assert scheduler._user_kill == "graceful"
 

@@ -21,6 +21,7 @@ from score.cluster.queue import Slurm
 from score.cluster.report import Ask, findings
 from score.errors import InfrastructureError
 from score.jsonl import write_json
+from score.signals import put_off
 
 _ENDING_S = 15.0  # for a cancelled job to end, and for a network file system to show a report
 
@@ -50,7 +51,8 @@ def run(
     try:
         for one in asks:
             try:
-                sent.append(_send(one, Order(gpus=one.gpus, **order), shared / one.kind, ask))
+                with put_off():  # no job is sent unseen
+                    sent.append(_send(one, Order(gpus=one.gpus, **order), shared / one.kind, ask))
             except InfrastructureError as error:
                 yield bad(f"{one.kind} job", f"SLURM refused it: {error}", "mend the line above that says why")
         deadline = time.monotonic() + timeout_s

@@ -21,7 +21,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,7 +31,7 @@ import httpx
 
 from score.engine import watchdog
 from score.errors import InfrastructureError
-from score.signals import exit_on_sigterm
+from score.signals import exit_on_sigterm, in_main_thread, put_off
 
 Command = Callable[[str], Sequence[str]]
 """The server's command line for a port or for the path of a socket."""
@@ -43,7 +42,6 @@ _LOOPBACK = "127.0.0.1"
 _STARTS = 3
 _POLL_S = 2.0  # one look at the health of a server, which may hang
 _IN_USE = "address already in use"
-_ENDING = (signal.SIGTERM, signal.SIGINT)
 
 
 @dataclass
@@ -109,7 +107,7 @@ def serve(
             place = kept.enter_context(_socket_path() if unix else _port(host, wanted, held=start == 1))
             server = None
             try:
-                with _signals_put_off():
+                with put_off():  # no server starts unseen
                     url = "http://localhost" if unix else url_of(_reached(host), place)
                     server = _start(command, place, url, log, unix, environment)
                     kept.enter_context(_watchdog(server.process, grace_s))
@@ -123,7 +121,7 @@ def serve(
                 return
             finally:
                 if server is not None:
-                    with _signals_put_off():
+                    with put_off():  # none is left half ended
                         _end(server.process, grace_s)
 
 
@@ -189,8 +187,9 @@ def _watchdog(server: subprocess.Popen, grace_s: float) -> Iterator[None]:
     try:
         yield
     finally:
-        process.kill()
-        process.wait()
+        if server.returncode is not None:  # else a second signal came before the server's end: this one sees to it
+            process.kill()
+            process.wait()
 
 
 def _die_with_parent() -> None:
@@ -232,7 +231,7 @@ def _version(server: Server) -> str | None:
 @contextlib.contextmanager
 def _ended_by_sigterm() -> Iterator[None]:
     """Where nobody handles SIGTERM, it becomes an exit like any other, which ends the server."""
-    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+    if not in_main_thread() or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
         yield
         return
     undo = exit_on_sigterm()
@@ -240,27 +239,6 @@ def _ended_by_sigterm() -> Iterator[None]:
         yield
     finally:
         undo()
-
-
-@contextlib.contextmanager
-def _signals_put_off() -> Iterator[None]:
-    """SIGTERM and SIGINT take effect after the block: no server starts unseen, none is left half ended."""
-    if not _in_main_thread():
-        yield
-        return
-    late: list[int] = []
-    handlers = {number: signal.signal(number, lambda number, frame: late.append(number)) for number in _ENDING}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if late:
-            signal.raise_signal(late[0])
-
-
-def _in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()
 
 
 def _end(process: subprocess.Popen, grace_s: float) -> None:
