@@ -7,7 +7,6 @@ import errno
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 import time
@@ -75,32 +74,52 @@ def _leaves(error: BaseException) -> list[BaseException]:
 
 
 def _end_with_the_workflow(every_s: float = 1.0) -> None:
-    """Ends this process when the one that started its shell is gone.
+    """Ends this process when the one that started its shell is gone, or was before this one could see it.
 
     A Snakemake that was killed with -9 leaves its jobs running; the next one would meet them at the same files.
     """
+    if not Path("/proc/self/stat").exists():
+        return
     shell = os.getppid()
     workflow = _parent(shell)
-    if workflow is None:
-        return
-    while os.getppid() == shell and _parent(shell) == workflow and not _ended_before():
+
+    def gone() -> bool:
+        try:
+            return os.getppid() != shell or _parent(shell) != workflow or _ended_before()
+        except OSError:  # too many open files, say: nothing is known
+            return False
+
+    while not gone():
         time.sleep(every_s)
     print("error: the workflow that started this job is gone; ending", file=sys.stderr)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-_WORKFLOW = "SCORE_WORKFLOW"
+WORKFLOW = "SCORE_WORKFLOW"
+"""Variable that names the process which starts a job, so that the job knows it even when it is gone already."""
 
 
 def name_workflow() -> None:
     """Makes this process the workflow of the jobs that inherit its environment."""
-    os.environ[_WORKFLOW] = f"{os.getpid()} {socket.gethostname()}"
+    os.environ[WORKFLOW] = f"{os.getpid()} {_numbering()}"
+
+
+def _numbering() -> str:
+    """Where a process's number means the same, and can be seen: this boot of this machine, and these namespaces.
+
+    From within another user namespace, such as an image's, a /proc with `hidepid` hides even the user's own processes.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return " ".join([boot, *(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "user"))])
+    except OSError:
+        return ""
 
 
 def _ended_before() -> bool:
-    """Whether the workflow was gone before this process could see it: its shell has another parent then."""
-    pid, _, host = os.environ.get(_WORKFLOW, "").partition(" ")
-    return host == socket.gethostname() and _parent(int(pid)) is None
+    """Whether the named workflow is gone. Its shell's new parent tells nothing to one who never saw the old."""
+    pid, _, numbering = os.environ.get(WORKFLOW, "").partition(" ")
+    return numbering != "" and numbering == _numbering() and _parent(int(pid)) is None
 
 
 def end_with(pid: int, every_s: float = 1.0) -> None:
@@ -116,13 +135,13 @@ def end_with(pid: int, every_s: float = 1.0) -> None:
 
 
 def _parent(pid: int) -> int | None:
-    """The parent of a process; None where /proc does not tell (it has ended, or this is not Linux)."""
+    """The parent of a process, 0 if that is outside of this container; None if the process has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+    except (FileNotFoundError, ProcessLookupError):
         return None
     state, parent = stat.rsplit(")", 1)[1].split()[:2]
-    return int(parent) or None if state != "Z" else None
+    return int(parent) if state != "Z" else None
 
 
 def stage_arguments(parser: argparse.ArgumentParser) -> None:

@@ -62,15 +62,16 @@ def put_off() -> Iterator[None]:
         yield
         return
     late: list[int] = []
-    numbers = _SENT.values()
-    handlers = {number: signal.signal(number, lambda number, frame: late.append(number)) for number in numbers}
+    handlers = {number: signal.getsignal(number) for number in _SENT.values()}
     try:
+        for number in handlers:
+            signal.signal(number, lambda number, frame: late.append(number))
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
-        if late:
-            signal.raise_signal(late[0])
+        for number in dict.fromkeys(late):  # the first may be one that is ignored
+            signal.raise_signal(number)
 
 
 def in_main_thread() -> bool:

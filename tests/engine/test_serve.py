@@ -357,5 +357,36 @@ def test_a_watchdog_without_a_group_to_watch_ends_by_itself():
     """Its number may be another's later."""
     ended = subprocess.Popen(["true"], start_new_session=True)
     ended.wait()
-    words = [sys.executable, "-IS", watchdog.__file__, str(os.getpid()), str(ended.pid), "1"]
-    assert subprocess.run(words, timeout=20).returncode == 0
+    words = [sys.executable, "-IS", watchdog.__file__, str(os.getpid()), "1"]
+    assert subprocess.run(words, input=f"{ended.pid}\n".encode(), timeout=20).returncode == 0
+
+
+def test_a_watchdog_whose_server_never_started_ends_by_itself(tmp_path):
+    with pytest.raises(FileNotFoundError), serve(lambda port: [str(tmp_path / "nothing")], tmp_path / "l"):
+        pass
+    deadline = time.monotonic() + 20
+    while any("watchdog.py" in words for words in children()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any("watchdog.py" in words for words in children())
+
+
+KILLED = """
+import os, signal, subprocess, sys, time
+import score.engine.serve
+start = subprocess.Popen
+def killed_in_between(words, *rest, **options):
+    process = start(words, *rest, **options)
+    if "preexec_fn" in options:
+        while not os.path.getsize(sys.argv[2]): time.sleep(0.02)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return process
+subprocess.Popen = killed_in_between
+"""
+
+
+def test_a_job_that_is_killed_while_it_starts_a_server_takes_it_along(tmp_path):
+    log = tmp_path / "server.log"
+    job = start_job(KILLED + "main()", FORKS + DEAF + TELL + NEVER, log)
+    job.communicate(timeout=30)
+    assert job.returncode == -signal.SIGKILL
+    assert gone(server_group(log))

@@ -1,7 +1,6 @@
 """How a command line ends."""
 
 import os
-import socket
 import subprocess
 import sys
 
@@ -24,18 +23,33 @@ def test_an_interrupted_job_ends_with_one_line(capsys, monkeypatch):
     assert capsys.readouterr().err == "error: interrupted; what is done is kept, start again\n"
 
 
-@pytest.mark.parametrize("elsewhere", [False, True])
-def test_a_job_whose_workflow_was_gone_before_it_could_look_ends(elsewhere):
-    """Its shell has another parent by then. What runs on another node tells nothing here."""
-    gone = subprocess.Popen(["true"])
-    gone.wait()
-    named = f"{gone.pid} {'another.node' if elsewhere else socket.gethostname()}"
-    job = subprocess.run(
-        [sys.executable, "-c", JOB.format(seconds=3 if elsewhere else 100)],
+def named_workflow(seconds: float, named: str) -> subprocess.CompletedProcess:
+    """A job whose environment names that workflow."""
+    return subprocess.run(
+        [sys.executable, "-c", JOB.format(seconds=seconds)],
         env=os.environ | {"SCORE_WORKFLOW": named}, capture_output=True, text=True, timeout=60,
     )  # fmt: skip
-    told = "error: the workflow that started this job is gone; ending"
-    assert (job.returncode, told in job.stderr) == ((0, False) if elsewhere else (143, True))
+
+
+@pytest.fixture
+def gone() -> int:
+    """The number of a process that has ended."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    return process.pid
+
+
+def test_a_job_whose_workflow_was_gone_before_it_could_notice_ends(gone):
+    """Its shell has another parent by then."""
+    job = named_workflow(100, f"{gone} {cli._numbering()}")
+    assert job.returncode == 143
+    assert "error: the workflow that started this job is gone; ending" in job.stderr
+
+
+@pytest.mark.parametrize("elsewhere", ["another-bootpid:[1]", ""])
+def test_a_workflow_on_another_node_or_in_another_namespace_tells_a_job_nothing(gone, elsewhere):
+    job = named_workflow(2, f"{gone} {elsewhere}")
+    assert (job.returncode, job.stderr) == (0, "")
 
 
 def test_a_job_of_a_living_workflow_goes_on(monkeypatch):

@@ -46,3 +46,31 @@ def test_it_can_be_undone():
     process = ended(TERM, "undo(); print(sys.unraisablehook is before, flush=True); Dies()")
     assert process.stdout == "True\n"
     assert process.returncode == -signal.SIGTERM
+
+
+PUT_OFF = """
+from score.signals import put_off
+with put_off():
+    {inside}
+    print("the block is over", flush=True)
+time.sleep(200)
+"""
+
+
+@pytest.mark.parametrize(
+    ("inside", "code"),
+    [
+        (TERM, 143),
+        ("os.kill(os.getpid(), signal.SIGINT)", -signal.SIGINT),
+        (f"os.kill(os.getpid(), signal.SIGINT); {TERM}", -signal.SIGINT),
+    ],
+)
+def test_a_signal_that_is_put_off_ends_the_process_after_the_block(inside, code):
+    process = ended("pass", PUT_OFF.format(inside=inside))
+    assert (process.stdout, process.returncode) == ("the block is over\n", code)
+
+
+def test_a_signal_that_is_put_off_is_not_lost_behind_one_that_is_ignored():
+    ignored = "signal.signal(signal.SIGINT, signal.SIG_IGN)"
+    process = ended("pass", ignored + PUT_OFF.format(inside=f"os.kill(os.getpid(), signal.SIGINT); {TERM}"))
+    assert (process.stdout, process.returncode) == ("the block is over\n", 143)

@@ -32,7 +32,7 @@ def rows(path: str) -> list[dict]:
 
 def is_here(pid: str) -> bool:
     with contextlib.suppress(OSError):
-        return Path(f"/proc/{pid}/cwd").readlink() == ROOT
+        return Path(f"/proc/{pid}/cwd").readlink() == ROOT.resolve()
     return False
 
 

@@ -44,7 +44,9 @@ def slurm(command: Sequence[str], timeout_s: float = 60) -> str:
     """The real one. Raises `InfrastructureError` if SLURM does not answer."""
     try:
         # In a group of its own: a keyboard's interrupt would also end an sbatch whose job is in the queue already.
-        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, process_group=0)
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=timeout_s, stdin=subprocess.DEVNULL, process_group=0
+        )
     except subprocess.TimeoutExpired:
         raise InfrastructureError(f"{command[0]} did not answer within {timeout_s:.0f} s; is slurmctld up?") from None
     except FileNotFoundError:

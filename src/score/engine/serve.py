@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import shutil
@@ -54,6 +55,7 @@ class Server:
     log: Path
     said_before: int
     """Bytes of the log that are not this server's."""
+    watchdog: subprocess.Popen
     facts: dict[str, Any] = field(default_factory=dict)
     """For the provenance: the exact command, but for the place, and the version that the server gives for itself."""
 
@@ -109,8 +111,7 @@ def serve(
             try:
                 with put_off():  # no server starts unseen
                     url = "http://localhost" if unix else url_of(_reached(host), place)
-                    server = _start(command, place, url, log, unix, environment)
-                    kept.enter_context(_watchdog(server.process, grace_s))
+                    server = _start(command, place, url, log, unix, environment, grace_s)
                 if not _await_health(server, timeout_s, again=start < starts):
                     continue
                 words = [("SOCKET" if unix else "PORT") if word == place else word for word in server.process.args]
@@ -122,19 +123,21 @@ def serve(
             finally:
                 if server is not None:
                     with put_off():  # none is left half ended
-                        _end(server.process, grace_s)
+                        _end(server, grace_s)
 
 
 def _start(
-    command: Command, place: str, url: str, log: Path, unix: bool, environment: Mapping[str, str] | None
+    command: Command, place: str, url: str, log: Path, unix: bool, environment: Mapping[str, str] | None, grace_s: float
 ) -> Server:
-    with open(log, "ab") as output:
+    guard = _watchdog(grace_s)
+    with guard.stdin as told, open(log, "ab") as output:
         before = output.seek(0, os.SEEK_END)
         process = subprocess.Popen(
             list(command(place)), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            start_new_session=True, preexec_fn=_die_with_parent, env={**os.environ, **(environment or {})},
+            start_new_session=True, env={**os.environ, **(environment or {})},
+            preexec_fn=functools.partial(_guarded, told.fileno()),
         )  # fmt: skip
-    return Server(url, place if unix else None, process, log, before)
+    return Server(url, place if unix else None, process, log, before, guard)
 
 
 @contextlib.contextmanager
@@ -178,22 +181,20 @@ def _reached(host: str) -> str:
     return {"0.0.0.0": _LOOPBACK, "::": "::1"}.get(host, host)
 
 
-@contextlib.contextmanager
-def _watchdog(server: subprocess.Popen, grace_s: float) -> Iterator[None]:
-    """Even kill -9 of this process leaves nothing of the server's process group behind."""
-    words = [sys.executable, "-IS", watchdog.__file__, str(os.getpid()), str(server.pid), str(grace_s)]
-    quiet = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
-    process = subprocess.Popen(words, start_new_session=True, **quiet)  # else what ends this group would end it, too
-    try:
-        yield
-    finally:
-        if server.returncode is not None:  # else a second signal came before the server's end: this one sees to it
-            process.kill()
-            process.wait()
+def _watchdog(grace_s: float) -> subprocess.Popen:
+    """Even kill -9 of this process leaves nothing of the server behind: it is there first, and is told its number."""
+    words = [sys.executable, "-IS", watchdog.__file__, str(os.getpid()), str(grace_s)]
+    quiet = dict.fromkeys(("stdout", "stderr"), subprocess.DEVNULL)
+    # In a session of its own, or what ends the server's group would end it, too.
+    return subprocess.Popen(words, start_new_session=True, stdin=subprocess.PIPE, **quiet)
 
 
-def _die_with_parent() -> None:
-    """The kernel sends TERM at once; not to the server's own children, and it may ignore it: hence the watchdog."""
+def _guarded(told: int) -> None:
+    """In the new process, before it becomes the server: tells the watchdog its number, and wants TERM with its parent.
+
+    The kernel sends that at once, but not to the server's own children, and it may be ignored: hence the watchdog.
+    """
+    os.write(told, f"{os.getpid()}\n".encode())
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
@@ -241,7 +242,8 @@ def _ended_by_sigterm() -> Iterator[None]:
         undo()
 
 
-def _end(process: subprocess.Popen, grace_s: float) -> None:
+def _end(server: Server, grace_s: float) -> None:
+    process = server.process
     for sign in (signal.SIGTERM, signal.SIGKILL):
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, sign)
@@ -251,3 +253,5 @@ def _end(process: subprocess.Popen, grace_s: float) -> None:
                 continue  # the leader is gone; KILL reaches whatever it left in its group
         if process.poll() is None and sign == signal.SIGKILL:
             raise InfrastructureError(f"server process {process.pid} survives SIGKILL")
+    server.watchdog.kill()
+    server.watchdog.wait()

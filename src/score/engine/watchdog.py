@@ -1,10 +1,13 @@
 """Ends a server's process group when the job that started it is gone, whatever ended the job.
 
-    python -IS watchdog.py JOB GROUP GRACE_S
+    python -IS watchdog.py JOB GRACE_S
+
+The group is the first line that it reads. It is started before the server, and the server's process writes that line:
+so no server is ever without one. Where the line does not come there is no server, and it ends.
 
 It is the job's own child, so it has another parent as soon as the job is dead. Then the group gets TERM, which its
 members may ignore, and KILL when GRACE_S seconds are over. It ends with the group, so that nobody who is given the same
-number later is hit. `score.engine.serve` starts one beside each server; it uses the standard library alone.
+number later is hit. `score.engine.serve` starts one for each server; it uses the standard library alone.
 """
 
 from __future__ import annotations
@@ -39,4 +42,5 @@ def _signalled(group: int, sign: int) -> bool:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))
+    if line := sys.stdin.readline():
+        main(int(sys.argv[1]), int(line), float(sys.argv[2]))
