@@ -80,12 +80,14 @@ def _end_with_the_workflow(every_s: float = 1.0) -> None:
     """
     if not Path("/proc/self/stat").exists():
         return
-    shell = os.getppid()
-    workflow = _parent(shell)
+    shell, workflow = os.getppid(), None
 
     def gone() -> bool:
+        nonlocal workflow
         try:
-            return os.getppid() != shell or _parent(shell) != workflow or _ended_before()
+            parent = _parent(shell)
+            workflow = workflow if workflow is not None else parent
+            return os.getppid() != shell or parent != workflow or _ended_before()
         except OSError:  # too many open files, say: nothing is known
             return False
 
@@ -119,14 +121,14 @@ def _numbering() -> str:
 def _ended_before() -> bool:
     """Whether the named workflow is gone. Its shell's new parent tells nothing to one who never saw the old."""
     pid, _, numbering = os.environ.get(WORKFLOW, "").partition(" ")
-    return numbering != "" and numbering == _numbering() and _parent(int(pid)) is None
+    return numbering != "" and numbering == _numbering() and _ended(int(pid))
 
 
 def end_with(pid: int, every_s: float = 1.0) -> None:
     """Has this process end when another one is gone."""
 
     def watch() -> None:
-        while _parent(pid) is not None:
+        while not _ended(pid):
             time.sleep(every_s)
         print(f"error: process {pid} is gone; ending", file=sys.stderr)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -134,8 +136,18 @@ def end_with(pid: int, every_s: float = 1.0) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _ended(pid: int) -> bool:
+    try:
+        return _parent(pid) is None
+    except OSError:
+        return False
+
+
 def _parent(pid: int) -> int | None:
-    """The parent of a process, 0 if that is outside of this container; None if the process has ended."""
+    """The parent of a process, 0 if that is outside of this container; None if the process has ended.
+
+    Raises `OSError` if it cannot be looked at.
+    """
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except (FileNotFoundError, ProcessLookupError):

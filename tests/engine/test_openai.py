@@ -174,9 +174,8 @@ def test_a_server_of_our_own_is_reached_past_any_proxy(server, monkeypatch):
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     server.answers[:] = [reply("hi")]
-    own = Server(
-        f"http://127.0.0.1:{server.server_port}", None, subprocess.Popen(["sleep", "60"]), Path("log"), 0, None
-    )
+    process = subprocess.Popen(["sleep", "60"])
+    own = Server(f"http://127.0.0.1:{server.server_port}", None, process, Path("log"), 0, watchdog=process)
 
     async def go():
         async with client.connect(Model(engine="oracle", retries=0), "m", server=own) as engine:

@@ -46,9 +46,11 @@ def test_a_job_whose_workflow_was_gone_before_it_could_notice_ends(gone):
     assert "error: the workflow that started this job is gone; ending" in job.stderr
 
 
-@pytest.mark.parametrize("elsewhere", ["another-bootpid:[1]", ""])
-def test_a_workflow_on_another_node_or_in_another_namespace_tells_a_job_nothing(gone, elsewhere):
-    job = named_workflow(2, f"{gone} {elsewhere}")
+@pytest.mark.parametrize("other", [0, 1, 2])
+def test_a_workflow_of_another_node_or_namespace_tells_a_job_nothing(gone, other):
+    numbering = cli._numbering().split()
+    numbering[other] += "0"
+    job = named_workflow(2, f"{gone} {' '.join(numbering)}")
     assert (job.returncode, job.stderr) == (0, "")
 
 
@@ -57,3 +59,13 @@ def test_a_job_of_a_living_workflow_goes_on(monkeypatch):
     cli.name_workflow()
     job = subprocess.run([sys.executable, "-c", JOB.format(seconds=1)], capture_output=True, text=True, timeout=60)
     assert (job.returncode, job.stderr) == (0, "")
+
+
+def test_a_process_that_cannot_be_looked_at_has_not_ended(monkeypatch, gone):
+    assert cli._ended(gone)
+
+    def refused(self):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr("pathlib.Path.read_text", refused)
+    assert not cli._ended(gone)

@@ -130,13 +130,17 @@ def _start(
     command: Command, place: str, url: str, log: Path, unix: bool, environment: Mapping[str, str] | None, grace_s: float
 ) -> Server:
     guard = _watchdog(grace_s)
-    with guard.stdin as told, open(log, "ab") as output:
-        before = output.seek(0, os.SEEK_END)
-        process = subprocess.Popen(
-            list(command(place)), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-            start_new_session=True, env={**os.environ, **(environment or {})},
-            preexec_fn=functools.partial(_guarded, told.fileno()),
-        )  # fmt: skip
+    try:
+        with guard.stdin as told, open(log, "ab") as output:
+            before = output.seek(0, os.SEEK_END)
+            process = subprocess.Popen(
+                list(command(place)), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                start_new_session=True, env={**os.environ, **(environment or {})},
+                preexec_fn=functools.partial(_guarded, told.fileno()),
+            )  # fmt: skip
+    except BaseException:
+        _dismiss(guard)
+        raise
     return Server(url, place if unix else None, process, log, before, guard)
 
 
@@ -190,7 +194,7 @@ def _watchdog(grace_s: float) -> subprocess.Popen:
 
 
 def _guarded(told: int) -> None:
-    """In the new process, before it becomes the server: tells the watchdog its number, and wants TERM with its parent.
+    """In the new process, before it becomes the server: tells its number, and asks for TERM when its parent ends.
 
     The kernel sends that at once, but not to the server's own children, and it may be ignored: hence the watchdog.
     """
@@ -253,5 +257,9 @@ def _end(server: Server, grace_s: float) -> None:
                 continue  # the leader is gone; KILL reaches whatever it left in its group
         if process.poll() is None and sign == signal.SIGKILL:
             raise InfrastructureError(f"server process {process.pid} survives SIGKILL")
-    server.watchdog.kill()
-    server.watchdog.wait()
+    _dismiss(server.watchdog)
+
+
+def _dismiss(guard: subprocess.Popen) -> None:
+    guard.kill()
+    guard.wait()

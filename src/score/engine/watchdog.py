@@ -3,7 +3,7 @@
     python -IS watchdog.py JOB GRACE_S
 
 The group is the first line that it reads. It is started before the server, and the server's process writes that line:
-so no server is ever without one. Where the line does not come there is no server, and it ends.
+so no server starts without one. Where the line does not come there is no server, and it ends.
 
 It is the job's own child, so it has another parent as soon as the job is dead. Then the group gets TERM, which its
 members may ignore, and KILL when GRACE_S seconds are over. It ends with the group, so that nobody who is given the same
