@@ -10,7 +10,6 @@ import os
 import shutil
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
@@ -112,13 +111,6 @@ class Workflow:
                 continue
         return found
 
-    def left_running(self, within_s: float = 30) -> list[str]:
-        """Of `processes`, those that do not end; the last job's are about to when SLURM says that it is done."""
-        deadline = time.monotonic() + within_s
-        while self.processes() and time.monotonic() < deadline:
-            time.sleep(0.5)
-        return self.processes()
-
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory, slurm: Cluster):
@@ -173,7 +165,7 @@ def test_every_rule_runs_in_its_image(undisturbed: Workflow):
 
 def test_the_queue_is_empty_and_nothing_is_left_running(undisturbed: Workflow):
     assert undisturbed.queue() == []
-    assert undisturbed.left_running() == []
+    assert undisturbed.processes() == []
 
 
 def test_a_finished_workflow_has_nothing_to_do(undisturbed: Workflow):
@@ -268,7 +260,7 @@ def test_jobs_of_a_killed_workflow_are_cancelled_and_what_they_did_is_kept(distu
 
 def test_no_process_outlives_a_disturbance(disturbed: Disturbed):
     assert disturbed.workflow.queue() == []
-    assert disturbed.workflow.left_running() == []
+    assert disturbed.workflow.processes() == []
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def server_group(log: Path) -> int:
     return int(log.read_text().split()[0])
 
 
-def gone(group: int, within_s: float = 30) -> bool:
+def gone(group: int, within_s: float = 10) -> bool:
     deadline = time.monotonic() + within_s
     while group_members(group) and time.monotonic() < deadline:
         time.sleep(0.05)
