@@ -15,7 +15,7 @@ import fake_vllm
 import pytest
 import yaml
 from answering import REQUEST
-from test_serve import gone
+from servers import gone
 
 from fakes import mapping
 from score import fingerprint
