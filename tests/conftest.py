@@ -20,7 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 @pytest.fixture(autouse=True)
 def _no_job_of_a_workflow(monkeypatch):
     """A command line that a test calls in this process does not watch for the end of the shell around it."""
-    monkeypatch.setattr("score.cli._end_with_the_workflow", lambda: None)
+    monkeypatch.setattr("score.watch.end_with_the_workflow", lambda: None)
 
 
 @pytest.fixture

@@ -5,14 +5,11 @@ from __future__ import annotations
 import argparse
 import errno
 import logging
-import os
-import signal
 import sys
-import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from score import watch
 from score.errors import InfrastructureError, ScoreError
 from score.signals import exit_on_sigterm
 
@@ -32,7 +29,7 @@ def run(
         logging.getLogger(name).setLevel(logging.WARNING)
     exit_on_sigterm()
     if watched:
-        threading.Thread(target=_end_with_the_workflow, daemon=True).start()
+        watch.end_with_the_workflow()
     code = 0
     try:
         _name_disk_errors(main, argv)
@@ -71,89 +68,6 @@ def _name_disk_errors(main: Callable[[Sequence[str] | None], None], argv: Sequen
 def _leaves(error: BaseException) -> list[BaseException]:
     """The single exceptions of a group."""
     return [leaf for e in error.exceptions for leaf in _leaves(e)] if isinstance(error, BaseExceptionGroup) else [error]
-
-
-def _end_with_the_workflow(every_s: float = 1.0) -> None:
-    """Ends this process when the one that started its shell is gone, or was before this one could see it.
-
-    A Snakemake that was killed with -9 leaves its jobs running; the next one would meet them at the same files.
-    """
-    if not Path("/proc/self/stat").exists():
-        return
-    shell, workflow = os.getppid(), None
-
-    def gone() -> bool:
-        nonlocal workflow
-        try:
-            parent = _parent(shell)
-            workflow = workflow if workflow is not None else parent
-            return os.getppid() != shell or parent != workflow or _ended_before()
-        except OSError:  # too many open files, say: nothing is known
-            return False
-
-    while not gone():
-        time.sleep(every_s)
-    print("error: the workflow that started this job is gone; ending", file=sys.stderr)
-    os.kill(os.getpid(), signal.SIGTERM)
-
-
-WORKFLOW = "SCORE_WORKFLOW"
-"""Variable that names the process which starts a job, so that the job knows it even when it is gone already."""
-
-
-def name_workflow() -> None:
-    """Makes this process the workflow of the jobs that inherit its environment."""
-    os.environ[WORKFLOW] = f"{os.getpid()} {_numbering()}"
-
-
-def _numbering() -> str:
-    """Where a process's number means the same, and can be seen: this boot of this machine, and these namespaces.
-
-    From within another user namespace, such as an image's, a /proc with `hidepid` hides even the user's own processes.
-    """
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return " ".join([boot, *(os.readlink(f"/proc/self/ns/{kind}") for kind in ("pid", "user"))])
-    except OSError:
-        return ""
-
-
-def _ended_before() -> bool:
-    """Whether the named workflow is gone. Its shell's new parent tells nothing to one who never saw the old."""
-    pid, _, numbering = os.environ.get(WORKFLOW, "").partition(" ")
-    return numbering != "" and numbering == _numbering() and _ended(int(pid))
-
-
-def end_with(pid: int, every_s: float = 1.0) -> None:
-    """Has this process end when another one is gone."""
-
-    def watch() -> None:
-        while not _ended(pid):
-            time.sleep(every_s)
-        print(f"error: process {pid} is gone; ending", file=sys.stderr)
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _ended(pid: int) -> bool:
-    try:
-        return _parent(pid) is None
-    except OSError:
-        return False
-
-
-def _parent(pid: int) -> int | None:
-    """The parent of a process, 0 if that is outside of this container; None if the process has ended.
-
-    Raises `OSError` if it cannot be looked at.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None
-    state, parent = stat.rsplit(")", 1)[1].split()[:2]
-    return int(parent) if state != "Z" else None
 
 
 def stage_arguments(parser: argparse.ArgumentParser) -> None:

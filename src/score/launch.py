@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from score import cli, fresh
+from score import fresh, watch
 from score.cluster import apptainer, jobs, preflight, queue, ready, site
 from score.config import lineage
 from score.errors import ScoreError
@@ -37,7 +37,7 @@ def share(plan: Plan, apptainer_args: str = "") -> None:
     if not path.exists():
         write_text(path, plan.resolved())
     os.environ["SCORE_CONFIG"] = str(path)
-    cli.name_workflow()
+    watch.name_workflow()
     if commit := git_commit():
         os.environ["SCORE_COMMIT"] = commit  # for jobs in images, which have no git
     if plan.images and plan.is_main:

@@ -23,7 +23,7 @@ from pathlib import Path
 import httpx
 import yaml
 
-from score import cli
+from score import cli, watch
 from score.config import Config, lineage
 from score.config.load import read_merged
 from score.config.mistakes import nearest
@@ -164,7 +164,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--log", type=Path, metavar="FILE", help="what the server says")
     args = parser.parse_args(argv)
     if args.other is not None:
-        cli.end_with(args.other)
+        watch.end_with(args.other)
     config = read_merged(args.config)
     model = entry_of(config, args.model)
     key = key_of(model, args.host)
